@@ -1,0 +1,72 @@
+"""Imports point down the floors of the house only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "autoprune"
+
+# Which rooms each room may import from; a room may always import from itself.
+GROUND = {"errors", "identity"}
+FLOOR_1 = GROUND | {"models", "data"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "identity": GROUND,
+    "models": GROUND,
+    "data": GROUND | {"models"},
+    "zoo": FLOOR_1,
+    "cost": FLOOR_1,
+    "pruning": FLOOR_1 | {"cost"},
+    "recovery": FLOOR_1 | {"cost", "pruning"},
+    "evaluation": FLOOR_1 | {"zoo"},
+    "resources": GROUND,
+    "pipeline": FLOOR_1 | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources"},
+    "tracking": GROUND,
+    "search": FLOOR_1
+    | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources", "pipeline", "tracking"},
+    "deploy": FLOOR_1
+    | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources", "pipeline", "tracking"}
+    | {"search"},
+}
+MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"__init__"}
+
+# The lower floors run on a bare GPU box.
+BARE = {"errors", "identity", "models", "data", "zoo", "cost", "pruning", "recovery", "resources"}
+HEAVY = {"ray", "optuna", "mlflow", "lmms_eval"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports from the package's root"
+            names.add(node.module or "")
+            if node.module == "autoprune":
+                names.update(f"autoprune.{alias.name}" for alias in node.names)
+    return names
+
+
+SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem != "__init__")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"{room} has no floor: give it one in MAY_IMPORT"
+    for name in imported_modules(path):
+        head, *rest = name.split(".")
+        if head == "autoprune" and rest:
+            assert rest[0] == room or rest[0] in MAY_IMPORT[room] or rest[0] == "__version__", (
+                f"{room} may not import {name}"
+            )
+        if room in BARE:
+            assert head not in HEAVY, f"{room} must run on a bare GPU box, but imports {head}"
