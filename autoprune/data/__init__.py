@@ -1,0 +1,1 @@
+"""Samples, nested data fractions, and the encoding of conversations into tensors."""

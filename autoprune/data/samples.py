@@ -1,0 +1,90 @@
+"""What a data set is to every other room: images, and the questions asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question about an image, and its answer.
+
+    Attributes:
+        question: plain text, without image marks or a chat template.
+        answer: plain text; what the model has to say.
+        source: the family or data set that the question comes from.
+    """
+
+    question: str
+    answer: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image (``None`` for text only) and the independent questions asked about it.
+
+    Attributes:
+        key: names this sample for good: equal keys of one set hold equal content.
+        image: RGB, any size.
+        turns: asked one by one, never as one conversation.
+    """
+
+    key: str
+    image: Image | None
+    turns: tuple[Turn, ...]
+
+
+@runtime_checkable
+class SampleSet(Protocol):
+    """A finite, ordered, repeatable set of samples.
+
+    Reading an index twice gives equal samples, so nothing has to be held in memory.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for people, such as ``digits/train``."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Content hash: sets with equal identity hold equal samples in equal order."""
+        ...
+
+    @property
+    def ring(self) -> np.ndarray:
+        """``float64 [n]`` in [0, 1): where each sample stands on the circle.
+
+        A data fraction f is an arc of length f, so that fractions with one start are nested.
+        Samples made from the same material stand near each other.
+        """
+        ...
+
+    @property
+    def strata(self) -> np.ndarray:
+        """``int64 [n]``: the stratum that each sample belongs to; fractions are taken in each."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of samples (images, not questions)."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample at ``index``.
+
+        Raises:
+            IndexError: outside [0, n).
+        """
+        ...
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples in order."""
+        ...
