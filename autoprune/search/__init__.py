@@ -1,0 +1,1 @@
+"""Search: what to try, when to stop, and which points to believe."""

@@ -1,0 +1,276 @@
+"""The knob space: which knobs a search samples, and from where; read from YAML.
+
+A space file names each knob with a range, a list of choices, or one fixed value. Only knobs
+that ``decode`` understands (``KNOBS``) are accepted, within the bounds that make sense.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from autoprune.errors import AutoPruneError, did_you_mean
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Value = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What a knob means, its default, and its legal values: numbers in bounds, or names."""
+
+    meaning: str
+    default: Value
+    low: float = -math.inf
+    high: float = math.inf
+    names: tuple[Value, ...] = ()
+    integer: bool = False
+
+    def check(self, value: Value) -> str | None:
+        """Return what is wrong with ``value``, or nothing."""
+        if self.names:
+            names = ", ".join(str(n) for n in self.names)
+            if value in self.names and isinstance(value, bool) == isinstance(self.names[0], bool):
+                return None
+            return f"{value!r} is not one of {names}"
+        if isinstance(value, (bool, str)):
+            return f"{value!r} is not a number"
+        if self.integer and value != int(value):
+            return f"{value!r} is not a whole number"
+        if not self.low <= value <= self.high:
+            return f"{value!r} lies outside [{self.low:g}, {self.high:g}]"
+        return None
+
+
+KNOBS: dict[str, Knob] = {
+    "size": Knob("target size: 0 the smallest of the search, 1 the budget", 1.0, 0, 1),
+    "axis": Knob("what is cut", "hybrid", names=("width", "depth", "hybrid")),
+    "depth_share": Knob("share of a hybrid cut taken by whole layers", 0.5, 0, 1),
+    "contiguous": Knob(
+        "drop one run of layers, not the least important", False, names=(False, True)
+    ),
+    "temperature": Knob("0 equal widths in all layers, 1 by importance alone", 0.5, 0, 1),
+    "attention_share": Knob("how much the width cut leans on attention (1) or MLP (0)", 0.5, 0, 1),
+    "profile_slope": Knob("keep more in early (+) or late (-) layers", 0.0, -1, 1),
+    "profile_curve": Knob("keep more in the middle (+) or at the ends (-)", 0.0, -1, 1),
+    "protect_first": Knob("first layers left whole", 1, 0, 64, integer=True),
+    "protect_last": Knob("last layers left whole", 0, 0, 64, integer=True),
+    "criterion": Knob("importance", "taylor", names=("taylor", "activation", "magnitude")),
+    "text_weight": Knob("importance by text (1) or image tokens (0)", 0.5, 0, 1),
+    "recovery": Knob(
+        "losses of the recovery",
+        "sft+hidden",
+        names=(
+            "none",
+            "sft",
+            "kl",
+            "reverse_kl",
+            "hidden",
+            "sft+kl",
+            "sft+reverse_kl",
+            "sft+hidden",
+            "kl+hidden",
+            "sft+reverse_kl+hidden",
+        ),
+    ),
+    "distill_weight": Knob("share of the distillation losses in a mix with SFT", 0.5, 0, 1),
+    "scope": Knob("what the recovery trains", "full", names=("projector", "lora", "full")),
+    "lora_rank": Knob("rank of LoRA", 16, 1, 1024, integer=True),
+    "learning_rate_scale": Knob("times the default for size and scope", 1.0, 1e-3, 1e3),
+    "data_fraction": Knob("share of the recovery data, unique samples", 1.0, 1e-6, 1),
+    "passes": Knob("share of --max-recovery-samples that is spent", 1.0, 1e-3, 1),
+}
+"""Every knob that ``decode`` understands. One a space leaves out keeps its default."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Range(_Strict):
+    """Numbers from ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"empty range: low {self.low:g} is not below high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log range needs low above 0, not {self.low:g}")
+        return self
+
+    def values(self) -> tuple[Value, ...]:
+        """Return the ends, which the knob's bounds are checked on."""
+        return (self.low, self.high)
+
+    def describe(self) -> str:
+        """Return the range as a reader writes it."""
+        return f"{self.low:g} … {self.high:g}" + (" (log)" if self.log else "")
+
+    def distribution(self) -> BaseDistribution:
+        """Return the range as Optuna draws it."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if self.integer:
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+
+class Choice(_Strict):
+    """One of a list of values without an order."""
+
+    choices: tuple[Value, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Choice:
+        if len({repr(c) for c in self.choices}) != len(self.choices):
+            raise ValueError(f"a choice is named twice in {list(self.choices)}")
+        return self
+
+    def values(self) -> tuple[Value, ...]:
+        """Return the choices."""
+        return self.choices
+
+    def describe(self) -> str:
+        """Return the choices as a reader writes them."""
+        return " | ".join(str(c) for c in self.choices)
+
+    def distribution(self) -> BaseDistribution:
+        """Return the choices as Optuna draws them."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.choices)
+
+
+class Space(_Strict):
+    """A named knob space, and the shares of a recovery at which trials are compared."""
+
+    name: str
+    description: str
+    knobs: dict[str, Range | Choice]
+    rungs: tuple[float, ...] = (0.0, 0.33, 1.0)
+
+    @model_validator(mode="after")
+    def _known_knobs(self) -> Space:
+        for name, domain in self.knobs.items():
+            if name not in KNOBS:
+                raise ValueError(f"unknown knob {name!r}{did_you_mean(name, KNOBS)}")
+            knob = KNOBS[name]
+            if isinstance(domain, Range) and knob.names:
+                raise ValueError(f"knob {name!r} takes names, not a range: {list(knob.names)}")
+            for value in domain.values():
+                if problem := knob.check(value):
+                    raise ValueError(f"knob {name!r}: {problem}")
+        if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] != 0 or self.rungs[-1] != 1:
+            raise ValueError(f"rungs must rise from 0 to 1, not {list(self.rungs)}")
+        return self
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return the sampled knobs as Optuna draws them; fixed ones are left out."""
+        return {
+            name: domain.distribution()
+            for name, domain in self.knobs.items()
+            if len(domain.values()) > 1
+        }
+
+    def complete(self, sampled: Mapping[str, Value]) -> dict[str, Value]:
+        """Return a value for every knob: the sampled, the space's fixed, or the default.
+
+        Raises:
+            AutoPruneError: for a knob or value that no space may hold.
+        """
+        knobs: dict[str, Value] = {name: knob.default for name, knob in KNOBS.items()}
+        for name, domain in self.knobs.items():
+            if len(domain.values()) == 1:
+                knobs[name] = domain.values()[0]
+        for name, value in sampled.items():
+            if name not in KNOBS:
+                raise AutoPruneError(f"unknown knob {name!r}{did_you_mean(name, KNOBS)}")
+            if problem := KNOBS[name].check(value):
+                raise AutoPruneError(f"knob {name!r}: {problem}")
+            knobs[name] = value
+        return knobs
+
+
+def parse_space(text: str, name: str) -> Space:
+    """Read a space from YAML text.
+
+    Raises:
+        AutoPruneError: one line naming the key, the value and what is allowed.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise AutoPruneError(f"space {name} is not readable YAML{line}; mend the file") from None
+    if not isinstance(data, dict):
+        raise AutoPruneError(f"space {name} must be a mapping with description, knobs and rungs")
+    knobs = data.get("knobs")
+    if isinstance(knobs, dict):
+        data["knobs"] = {key: _domain(value, f"{name}: knob {key}") for key, value in knobs.items()}
+    try:
+        return Space.model_validate({"name": name, **data})
+    except ValidationError as error:
+        raise AutoPruneError(f"space {name}: {_first_problem(error)}") from None
+
+
+def _domain(value: Any, where: str) -> Range | Choice:
+    """Read a range, a list of choices, or one fixed value."""
+    shape: type[Range | Choice] = Range
+    if not isinstance(value, dict):
+        shape, value = Choice, {"choices": value if isinstance(value, list) else [value]}
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        raise AutoPruneError(f"space {where}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; take it out"
+    return f"{where}: {message}" if where else message
+
+
+def space_dir() -> Path:
+    """Return the folder of the spaces that come with the package."""
+    return Path(str(resources.files("autoprune"))) / "search_spaces"
+
+
+def list_spaces() -> dict[str, Path]:
+    """Return the spaces that come with the package, by name."""
+    return {path.stem: path for path in sorted(space_dir().glob("*.yaml"))}
+
+
+def load_space(name_or_path: str) -> Space:
+    """Load a space by its name, or from a YAML file.
+
+    Raises:
+        AutoPruneError: for an unknown name (says the nearest), a file that is not there,
+            or a file that is not a space.
+    """
+    known = list_spaces()
+    if name_or_path in known:
+        return parse_space(known[name_or_path].read_text(), name_or_path)
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise AutoPruneError(f"space file {name_or_path!r} does not exist; check the path")
+        return parse_space(path.read_text(), path.stem)
+    raise AutoPruneError(f"unknown space {name_or_path!r}{did_you_mean(name_or_path, known)}")
