@@ -1,0 +1,245 @@
+"""The plain data of a search: one record a trial, one point of the front, one summary.
+
+All are frozen, refuse unknown fields, and survive a round trip through JSON. Shares and
+fractions are 0 to 1, a retention of 1.0 is the dense model's, sizes are counts of parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+
+from autoprune.errors import AutoPruneError
+
+State = Literal["running", "complete", "stopped", "failed"]
+Knob = bool | int | float | str | None
+
+
+def _finite_or_none(value: Any) -> Any:
+    """A figure that is not a number is no figure: JSON has no NaN, and no plot can hold one."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Figure = Annotated[float | None, BeforeValidator(_finite_or_none)]
+
+
+class Record(BaseModel):
+    """Base of every record: frozen, closed, JSON in and out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the record as JSON text."""
+        return self.model_dump_json(indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a record.
+
+        Raises:
+            AutoPruneError: the text is not a record of this kind (names the first bad field).
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "text"
+            raise AutoPruneError(
+                f"{where} of this {cls.__name__} is not readable ({first['msg']}); it was written "
+                "by another version of AutoPrune or cut off: remove it, or resume the search"
+            ) from error
+
+
+class KeepMap(Record):
+    """How many units of each layer of the dense backbone a plan keeps.
+
+    All four tuples have one entry a dense layer, in order. A sublayer that keeps nothing is 0;
+    a dropped layer is 0 in both.
+    """
+
+    heads: tuple[int, ...]
+    channels: tuple[int, ...]
+    dense_heads: tuple[int, ...]
+    dense_channels: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        lengths = {
+            len(part) for part in (self.heads, self.channels, self.dense_heads, self.dense_channels)
+        }
+        if len(lengths) != 1:
+            raise ValueError("heads, channels and their dense counts need one entry a dense layer")
+        return self
+
+    @property
+    def attention(self) -> tuple[float, ...]:
+        """Share of the attention heads kept, a layer."""
+        return _shares(self.heads, self.dense_heads)
+
+    @property
+    def mlp(self) -> tuple[float, ...]:
+        """Share of the MLP channels kept, a layer."""
+        return _shares(self.channels, self.dense_channels)
+
+    @property
+    def layers_kept(self) -> int:
+        """Number of layers that keep anything."""
+        return sum(1 for h, c in zip(self.heads, self.channels, strict=True) if h or c)
+
+
+def _shares(kept: tuple[int, ...], dense: tuple[int, ...]) -> tuple[float, ...]:
+    return tuple(k / d if d else 0.0 for k, d in zip(kept, dense, strict=True))
+
+
+class TrialRecord(Record):
+    """One trial, as far as it has come.
+
+    `scores`, `retention` and `retention_raw` are those of the last rung that was evaluated;
+    only a `complete` trial has spent all of its recovery (`fidelity` 1.0).
+    """
+
+    trial: int = Field(ge=0)
+    state: State
+    reason: str = ""  # why it stopped or failed, in one line
+    origin: str = "sampler"  # "sampler", or the name of the baseline that was enqueued
+    axis: str = ""  # width, depth, hybrid
+    recovery: str = ""  # label such as "sft+hidden/full"
+    data_fraction: Figure = None  # share of the unique recovery samples, (0, 1]
+    knobs: dict[str, Knob] = {}
+    keep: KeepMap | None = None
+    params: int | None = None
+    fraction: Figure = None  # share of the whole model's parameters kept
+    backbone_removed: Figure = None  # share of the backbone's parameters removed
+    rung: int = 0
+    fidelity: FiniteFloat = 0.0  # share of the recovery spent
+    proxy_kl: Figure = None  # nats an answer token, to the dense model
+    retention: Figure = None
+    retention_raw: Figure = None
+    scores: dict[str, FiniteFloat] = {}  # task -> score, 0..1
+    stage_seconds: dict[str, FiniteFloat] = {}
+    flops: Figure = None
+    seed: int = 0
+    versions: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the trial wherever it is shown: `trial-0007`."""
+        return trial_name(self.trial)
+
+
+def trial_name(trial: int) -> str:
+    """Return `trial-0007` for 7."""
+    return f"trial-{trial:04d}"
+
+
+class Retention(Record):
+    """Mean over seeds with its 95 % interval (bootstrap over images and seeds)."""
+
+    mean: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    seeds: int = Field(ge=1)
+
+
+class FrontPoint(Record):
+    """One confirmed configuration: a member of the front, or a baseline beside it."""
+
+    trial: int
+    params: int
+    fraction: FiniteFloat
+    axis: str
+    recovery: str
+    data_fraction: FiniteFloat
+    backbone_removed: FiniteFloat
+    retention: Retention
+    retention_raw: Figure = None
+    scores: dict[str, FiniteFloat] = {}
+    tied_with: tuple[int, ...] = ()  # trials whose paired interval of the difference holds 0
+    dominated: bool = False  # confirmed, but another point is no larger and retains more
+    baseline: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the point's trial: `trial-0007`."""
+        return trial_name(self.trial)
+
+
+class Dense(Record):
+    """The model before pruning."""
+
+    params: int
+    scores: dict[str, FiniteFloat] = {}
+
+
+class Budget(Record):
+    """The bound on the whole model, as typed and as a number of parameters."""
+
+    text: str  # "60%", "3B-params"
+    params: int
+    fraction: FiniteFloat
+
+
+class SearchSummary(Record):
+    """A finished search, or one so far. Its JSON is what `front --json` prints."""
+
+    dense: Dense
+    budget: Budget
+    points: tuple[FrontPoint, ...] = ()  # confirmed, by size; dominated ones are marked
+    name: str = ""
+    baselines: tuple[FrontPoint, ...] = ()
+    hypervolume: Figure = None
+    shrinkage: Figure = None  # how much retention the winners lost from search to confirm
+    seconds: Figure = None
+    versions: dict[str, str] = {}
+
+    @property
+    def front(self) -> tuple[FrontPoint, ...]:
+        """The points that none dominates, smallest first."""
+        free = (point for point in self.points if not point.dominated)
+        return tuple(sorted(free, key=lambda point: (point.params, -point.retention.mean)))
+
+
+def write_records(path: Path, records: list[TrialRecord]) -> None:
+    """Write records as JSON lines."""
+    path.write_text("".join(f"{record.to_json()}\n" for record in records))
+
+
+def read_records(path: Path) -> list[TrialRecord]:
+    """Read JSON lines of records; of several for one trial the last counts.
+
+    A last line that was cut off by a kill is left out.
+
+    Raises:
+        AutoPruneError: a line before the last is not a record.
+    """
+    latest: dict[int, TrialRecord] = {}
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    for position, line in enumerate(lines):
+        try:
+            record = TrialRecord.from_json(line)
+        except AutoPruneError:
+            if position == len(lines) - 1 and not _is_json(line):
+                break
+            raise
+        latest[record.trial] = record
+    return [latest[number] for number in sorted(latest)]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
