@@ -1,0 +1,1 @@
+"""Recovery: short training that gives a pruned model back most of what it lost."""
