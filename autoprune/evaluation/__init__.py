@@ -1,1 +1,0 @@
-"""Scores through lmms-eval, retention with its intervals, and a cheap proxy."""
