@@ -116,7 +116,7 @@ def build_config() -> LlavaConfig:
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokenizer.get_vocab()[IMAGE],
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=IMAGE_TOKENS,

@@ -214,7 +214,7 @@ def ask(
     Returns:
         Triples (question, answer, family).
     """
-    asked = []
+    asked: list[tuple[str, str, str]] = []
     for name in dice.some(families, len(families)):
         if len(asked) == number:
             break

@@ -1,0 +1,1 @@
+"""Scores through lmms-eval, retention with its intervals, and a cheap proxy."""
