@@ -1,0 +1,218 @@
+"""What can be known of a checkpoint directory without loading it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.identity import content_hash, file_hash
+
+FULL_HASH_BYTES = 2 * 1024**3
+_SAMPLES, _SAMPLE_BYTES = 256, 1 << 16
+_VOLATILE = ("transformers_version", "_name_or_path")
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+_HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """A tensor as a safetensors header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+
+
+def resolve_ref(ref: str | Path, named: Mapping[str, Any] | None = None) -> Path:
+    """Return the directory that a model's name means.
+
+    Args:
+        ref: a directory, one of the ``named`` models, or a name on the Hugging Face hub.
+        named: names that the caller knows; each value returns a directory when called.
+
+    Raises:
+        AutoPruneError: if there is no such model; the message gives the nearest name.
+    """
+    text = str(ref)
+    named = named or {}
+    if text in named:
+        return Path(named[text]())
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise AutoPruneError(f"model {text!r} is a file: pass the directory that holds it")
+    if _HUB_NAME.fullmatch(text) and not path.parent.is_dir():
+        return _hub_directory(text)
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, siblings) if "/" in text and siblings else ""
+    if not near.startswith(" (did"):
+        near = did_you_mean(text, named) if named else ""
+    raise AutoPruneError(
+        f"model {text!r} does not exist{near}: pass a directory or the name of a model on the hub"
+    )
+
+
+def _hub_directory(name: str) -> Path:
+    """Return the local snapshot of a hub model, downloading it where that is allowed."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except LocalEntryNotFoundError:
+        raise AutoPruneError(
+            f"model {name!r} is neither a directory nor in the local cache, and the hub cannot "
+            "be reached: go online, or pass a directory"
+        ) from None
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AutoPruneError(
+            f"model {name!r} cannot be fetched from the hub ({reason}): pass a directory"
+        ) from None
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return ``config.json`` as plain values.
+
+    Raises:
+        AutoPruneError: if it is missing or no JSON object.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise AutoPruneError(f"{directory} has no config.json: pass a model's directory")
+    return _read_json(path)
+
+
+def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
+    """Return every tensor of a checkpoint by name, from the files' headers alone.
+
+    Raises:
+        AutoPruneError: if there are no safetensors weights, a shard is missing, or a file is
+            truncated or damaged.
+    """
+    headers: dict[str, TensorHeader] = {}
+    index = directory / _INDEX
+    if index.is_file():
+        mapping = _read_json(index).get("weight_map", {})
+        for name in sorted(set(mapping.values())):
+            if not (directory / name).is_file():
+                raise AutoPruneError(
+                    f"{directory} lacks {name}, which {_INDEX} names: copy the missing shard"
+                )
+            headers.update(_file_headers(directory / name))
+        if lost := sorted(set(mapping) - set(headers)):
+            raise AutoPruneError(
+                f"{mapping[lost[0]]} lacks {lost[0]}, which {_INDEX} says it holds: copy the "
+                "shards of one checkpoint"
+            )
+    elif (directory / _WEIGHTS).is_file():
+        headers.update(_file_headers(directory / _WEIGHTS))
+    elif any(directory.glob("*.bin")) or any(directory.glob("*.pt")):
+        raise AutoPruneError(
+            f"{directory} holds pickled weights only: save them as safetensors first "
+            "(model.save_pretrained writes those)"
+        )
+    else:
+        raise AutoPruneError(
+            f"{directory} has no weights: put {_WEIGHTS}, or the shards and {_INDEX}, there"
+        )
+    if not headers:
+        raise AutoPruneError(f"the weights in {directory} hold no tensor: copy them again")
+    return headers
+
+
+def check_processor(directory: Path, vision: bool) -> None:
+    """Check that a model's processor lies beside it.
+
+    Raises:
+        AutoPruneError: naming what is missing.
+    """
+    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+        raise AutoPruneError(
+            f"{directory} has no tokenizer: put tokenizer.json and tokenizer_config.json there"
+        )
+    if vision and not any((directory / name).is_file() for name in _PROCESSOR_FILES):
+        raise AutoPruneError(
+            f"{directory} has no processor: put processor_config.json or "
+            "preprocessor_config.json there"
+        )
+
+
+def checkpoint_identity(directory: Path, headers: Iterable[TensorHeader]) -> str:
+    """Return a hash of a checkpoint's configuration and weights.
+
+    Up to 2 GiB of weights every byte counts.  Beyond that, each file counts with its size,
+    its header and 256 blocks of 64 KiB spread evenly over it, so that a large model is known
+    in a second; a change between the blocks is then not seen.
+    """
+    files = sorted({header.file for header in headers})
+    config = {key: value for key, value in read_config(directory).items() if key not in _VOLATILE}
+    if sum(path.stat().st_size for path in files) <= FULL_HASH_BYTES:
+        hashes = [file_hash(path) for path in files]
+    else:
+        hashes = [_sampled_hash(path) for path in files]
+    return content_hash(config, hashes)
+
+
+def licence_of(directory: Path) -> str | None:
+    """Return the licence that a checkpoint's card states, if it has one."""
+    card = directory / "README.md"
+    if card.is_file():
+        match = re.search(r"^license:\s*(.+)$", card.read_text(errors="replace"), re.MULTILINE)
+        if match:
+            return match[1].strip().strip("\"'")
+    return None
+
+
+def _sampled_hash(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+        digest.update(stream.read(header))
+        step = max(_SAMPLE_BYTES, (size - header - 8) // _SAMPLES)
+        for start in range(8 + header, size, step):
+            stream.seek(start)
+            digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _file_headers(path: Path) -> dict[str, TensorHeader]:
+    size = path.stat().st_size
+    damaged = AutoPruneError(f"{path} is truncated or damaged: copy it again")
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise damaged
+        try:
+            table = json.loads(stream.read(length))
+        except ValueError:
+            raise damaged from None
+    rows = {name: row for name, row in table.items() if name != "__metadata__"}
+    end = max((row["data_offsets"][1] for row in rows.values()), default=0)
+    if 8 + length + end != size:
+        raise damaged
+    return {
+        name: TensorHeader(row["dtype"], tuple(row["shape"]), path) for name, row in rows.items()
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise AutoPruneError(f"{path} cannot be read ({error}): copy it again") from None
+    if not isinstance(data, dict):
+        raise AutoPruneError(f"{path} is no JSON object: copy it again")
+    return data

@@ -1,0 +1,310 @@
+"""Loading a model by directory or name, after every cheap check has passed.
+
+Nothing is ever loaded with weights missing, left over, of another shape or newly
+initialised: each of these is an error of one line that says which and what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.errors import AutoPruneError
+from autoprune.models.arrays import build_empty
+from autoprune.models.backbone import backbone_of
+from autoprune.models.families import FAMILIES, WRAPPERS, family_of, text_config, wrapper_of
+from autoprune.models.files import (
+    TensorHeader,
+    check_processor,
+    checkpoint_identity,
+    licence_of,
+    read_config,
+    resolve_ref,
+    tensor_headers,
+)
+from autoprune.models.layers import resize_layers
+from autoprune.models.shape import BackboneSpec, model_class, spec_of
+
+_LAYER_KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory and where it came from.
+
+    Attributes:
+        model: in evaluation mode.
+        processor: its processor, or its tokenizer for a plain language model.
+        ref: the name it was asked for by.
+        directory: where its files lie.
+        identity: hash of its configuration and weights.
+        config: its configuration.
+        spec: its shape in numbers.
+        licence: what its card states, if it has one.
+    """
+
+    model: Any
+    processor: Any
+    ref: str
+    directory: Path
+    identity: str
+    config: Any
+    spec: BackboneSpec
+    licence: str | None
+
+    @property
+    def vision(self) -> bool:
+        """Whether it reads images."""
+        return wrapper_of(self.config).projector is not None
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A checkpoint that passed every check that needs no weights in memory.
+
+    Attributes:
+        ref: the name it was asked for by.
+        directory: where its files lie.
+        config: its configuration.
+        spec: its shape in numbers.
+        identity: hash of its configuration and weights.
+        pruned: whether it records per-layer shapes, as a checkpoint saved by AutoPrune does.
+        licence: what its card states, if it has one.
+    """
+
+    ref: str
+    directory: Path
+    config: Any
+    spec: BackboneSpec
+    identity: str
+    pruned: bool
+    licence: str | None
+
+
+def inspect_model(
+    ref: str | Path, named: Mapping[str, Callable[[], Path]] | None = None
+) -> Inspected:
+    """Check a checkpoint without loading it: files, headers and shapes.  Takes milliseconds.
+
+    Args:
+        ref: a directory, a name on the Hugging Face hub, or one of the ``named`` models.
+        named: names that the caller knows, such as that of the embedded model.
+
+    Raises:
+        AutoPruneError: for the first thing that would keep it from loading.
+    """
+    directory = resolve_ref(ref, named)
+    config = load_config(directory)
+    headers = tensor_headers(directory)
+    check_processor(directory, vision=wrapper_of(config).projector is not None)
+    _check_shapes(directory, config, headers)
+    return Inspected(
+        ref=str(ref),
+        directory=directory,
+        config=config,
+        spec=spec_of(build_empty(config)),
+        identity=checkpoint_identity(directory, headers.values()),
+        pruned=bool(getattr(text_config(config), "autoprune", None)),
+        licence=licence_of(directory),
+    )
+
+
+def load_config(directory: Path) -> Any:
+    """Return a checkpoint's configuration.
+
+    Raises:
+        AutoPruneError: if the architecture or its text backbone is not supported.
+    """
+    from transformers import AutoConfig
+
+    raw = read_config(directory)
+    known = f"use one of {', '.join(sorted(WRAPPERS))} with a text backbone of "
+    known += ", ".join(sorted(FAMILIES))
+    if raw.get("model_type") not in WRAPPERS:
+        raise AutoPruneError(
+            f"architecture {raw.get('model_type')!r} of {directory} is not supported: {known}"
+        )
+    try:
+        config = AutoConfig.from_pretrained(directory)
+    except Exception as error:
+        raise AutoPruneError(
+            f"{directory / 'config.json'} is not valid ({_first_line(error)}): mend or replace it"
+        ) from None
+    wrapper_of(config)
+    family_of(config)
+    return config
+
+
+def load_model(
+    ref: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    *,
+    named: Mapping[str, Callable[[], Path]] | None = None,
+    attn_implementation: str | None = None,
+) -> Loaded:
+    """Load a model and its processor; a checkpoint saved by AutoPrune loads too.
+
+    Args:
+        ref: a directory, a name on the Hugging Face hub, or one of the ``named`` models.
+        dtype: of the weights.
+        device: where they are put.
+        named: names that the caller knows, such as that of the embedded model.
+        attn_implementation: ``sdpa`` or ``eager``; None lets transformers choose.
+
+    Raises:
+        AutoPruneError: see :func:`inspect_model`; and if anything in the files is not used or
+            anything in the model is not filled.
+    """
+    found = inspect_model(ref, named)
+    processor = load_processor(found.directory, wrapper_of(found.config).projector is not None)
+    base = model_class(found.config)
+    kind = per_layer_class(base) if found.pruned else base
+    extra = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                found.directory, dtype=dtype, output_loading_info=True, **extra
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise AutoPruneError(
+            f"{found.directory} cannot be loaded ({_first_line(error)}): use the config.json "
+            "that belongs to these weights"
+        ) from None
+    check_loading_info(info, found.directory)
+    spec = spec_of(model)
+    if spec != found.spec:
+        raise AutoPruneError(
+            f"{found.directory} loads with {spec.total_params:,} parameters where its config.json "
+            f"says {found.spec.total_params:,}: set tie_word_embeddings as the weights are"
+        )
+    return Loaded(
+        model=model.to(device).eval(),
+        processor=processor,
+        ref=str(ref),
+        directory=found.directory,
+        identity=found.identity,
+        config=model.config,
+        spec=spec,
+        licence=found.licence,
+    )
+
+
+def load_processor(directory: Path, vision: bool) -> Any:
+    """Return the processor (or, for a plain language model, the tokenizer) of a checkpoint.
+
+    Images are prepared by PIL where the processor has such a form, so that pixels do not
+    depend on what else is installed.
+
+    Raises:
+        AutoPruneError: if it cannot be loaded.
+    """
+    from transformers import AutoProcessor, AutoTokenizer
+
+    try:
+        if vision:
+            return AutoProcessor.from_pretrained(directory, backend="pil")
+        return AutoTokenizer.from_pretrained(directory)
+    except Exception as error:
+        raise AutoPruneError(
+            f"the processor of {directory} cannot be loaded ({_first_line(error)}): copy its "
+            "files again"
+        ) from None
+
+
+def per_layer_class(base: Any) -> Any:
+    """Return ``base`` as a class that takes per-layer shapes from its configuration."""
+
+    class PerLayer(base):
+        def __init__(self, config: Any, *args: Any, **kwargs: Any):
+            super().__init__(config, *args, **kwargs)
+            resize_layers(self)
+
+    PerLayer.__name__ = PerLayer.__qualname__ = f"PerLayer{base.__name__}"
+    return PerLayer
+
+
+def check_loading_info(info: Mapping[str, Any], directory: Path) -> None:
+    """Check that a load used every tensor and filled every parameter.
+
+    Raises:
+        AutoPruneError: naming the first tensor that was not.
+    """
+    for key, says in (
+        ("missing_keys", "lacks {}, which its config.json asks for"),
+        ("mismatched_keys", "holds {} in another shape than its config.json says"),
+        ("unexpected_keys", "holds {}, for which its config.json has no place"),
+    ):
+        if names := sorted(str(name) for name in info.get(key) or []):
+            raise AutoPruneError(
+                f"{directory} {says.format(names[0])}: use the config.json that belongs to "
+                "these weights"
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the terminal."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _check_shapes(directory: Path, config: Any, headers: Mapping[str, TensorHeader]) -> None:
+    """Check the decoder's tensors against the configuration, by the files' headers.
+
+    Names of the decoder's tensors have changed over the years before ``layers.``, never after.
+    """
+    model = build_empty(config)
+    prefix = backbone_of(model).prefix + "."
+    held: dict[str, TensorHeader] = {}
+    for name, header in headers.items():
+        if "vision" not in name and (match := _LAYER_KEY.search(name)):
+            held[f"{match[1]}.{match[2]}"] = header
+    count = len(model.get_decoder().layers)
+    beyond = {int(key.partition(".")[0]) for key in held} - set(range(count))
+    if beyond:
+        raise AutoPruneError(
+            f"{directory} holds layer {min(beyond)} and its config.json says {count} layers: use "
+            "the config.json that belongs to these weights"
+        )
+    for name, parameter in model.named_parameters():
+        if not name.startswith(prefix):
+            continue
+        tail = name.removeprefix(prefix)
+        if tail not in held:
+            raise AutoPruneError(
+                f"{directory} lacks layers.{tail}, which its config.json asks for: use the "
+                "config.json that belongs to these weights"
+            )
+        if held[tail].shape != tuple(parameter.shape):
+            raise AutoPruneError(
+                f"layers.{tail} in {held[tail].file.name} has shape {list(held[tail].shape)} and "
+                f"config.json says {list(parameter.shape)}: use the config.json that belongs to "
+                "these weights"
+            )
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if not tied and not any(name.endswith("lm_head.weight") for name in headers):
+        raise AutoPruneError(
+            f"{directory} lacks lm_head.weight and its config.json does not tie the embeddings: "
+            "set tie_word_embeddings to true if the head is the embedding"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,128 @@
+"""The two halves of a vision-language model: frozen image features, and what reads them.
+
+The vision tower is never trained, so its output is computed once and kept.  Everything
+downstream of the projector's input can then be run on features instead of pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.errors import AutoPruneError
+from autoprune.models.families import wrapper_of
+
+
+class _Captured(Exception):  # noqa: N818 - carries a value out of a forward pass
+    def __init__(self, features: torch.Tensor):
+        super().__init__()
+        self.features = features
+
+
+def projector_of(model: Any) -> nn.Module | None:
+    """Return the projector of a vision-language model; None for a plain language model."""
+    path = wrapper_of(model.config).projector
+    return None if path is None else model.get_submodule(path)
+
+
+@torch.no_grad()
+def vision_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Return the frozen input of the projector, [images, tokens, dim].
+
+    Args:
+        model: a vision-language model.
+        pixel_values: [images, 3, height, width], as its processor makes them.
+
+    Raises:
+        AutoPruneError: if the model has no projector.
+    """
+    projector = projector_of(model)
+    if projector is None:
+        raise AutoPruneError("a plain language model has no vision tower: pass text only")
+
+    def capture(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        raise _Captured(args[0])
+
+    tower_dtype = next(projector.parameters()).dtype
+    hook = projector.register_forward_pre_hook(capture)
+    try:
+        model.get_image_features(pixel_values=pixel_values.to(tower_dtype))
+    except _Captured as captured:
+        return captured.features
+    finally:
+        hook.remove()
+    raise RuntimeError("the projector was not reached")
+
+
+def embed(
+    model: Any, input_ids: torch.Tensor, features: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what the decoder reads, [B, T, H]: token embeddings with projected features in.
+
+    The projector is the model's own and gradients flow through it.
+
+    Args:
+        model: the whole model.
+        input_ids: [B, T]; image tokens stand where features go, in order.
+        features: [images, tokens, dim] from :func:`vision_features`; None for text only.
+    """
+    embeds = model.get_input_embeddings()(input_ids)
+    if features is None:
+        return embeds
+    projector = projector_of(model)
+    if projector is None:
+        raise AutoPruneError("a plain language model takes no image features: pass text only")
+    weight = next(projector.parameters())
+    projected = projector(features.to(device=weight.device, dtype=weight.dtype))
+    mask = input_ids == model.config.image_token_id
+    if int(mask.sum()) * embeds.shape[-1] != projected.numel():
+        raise AutoPruneError(
+            f"{int(mask.sum())} image tokens for {projected.shape[0]} images of "
+            f"{projected.shape[1]} features: the text and its images do not belong together"
+        )
+    return embeds.masked_scatter(mask.unsqueeze(-1), projected.to(embeds.dtype))
+
+
+def decode(
+    model: Any,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Run the decoder and return its last hidden states after the final norm, [B, T, H].
+
+    Args:
+        model: the whole model.
+        inputs_embeds: [B, T, H] from :func:`embed`.
+        attention_mask: [B, T], or a bool mask [B, 1, T, T] that is true where a position may
+            look; None for plain causal attention.
+        position_ids: [B, T]; None counts from 0.
+    """
+    decoder = model.get_decoder()
+    if attention_mask is not None and attention_mask.dim() == 4:
+        attention_mask = block_mask(
+            attention_mask, inputs_embeds.dtype, decoder.config._attn_implementation
+        )
+    return decoder(
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
+    ).last_hidden_state
+
+
+def block_mask(mask: torch.Tensor, dtype: torch.dtype, implementation: str) -> torch.Tensor:
+    """Return a bool mask [B, 1, T, T] as the attention implementation reads it.
+
+    sdpa takes booleans; eager attention adds its mask to the scores.
+    """
+    if implementation == "eager":
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    return mask
+
+
+def head(model: Any) -> nn.Module:
+    """Return the output embedding: hidden states [..., H] to logits [..., vocabulary]."""
+    return model.get_output_embeddings()
