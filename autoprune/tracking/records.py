@@ -211,6 +211,28 @@ class SearchSummary(Record):
         return tuple(sorted(free, key=lambda point: (point.params, -point.retention.mean)))
 
 
+class SearchInfo(Record):
+    """What is known of a search when it starts; all that MLflow needs to file it."""
+
+    name: str
+    key: str  # tells this search from every other one anywhere, and stays on resume
+    settings: dict[str, Knob] = {}  # model, sampler, seed, trials...: parameters of the parent run
+    files: dict[str, str] = {}  # file name -> text: the space, the configuration
+    versions: dict[str, str] = {}
+    dense: Dense | None = None
+    budget: Budget | None = None
+
+
+class LoggedSearch(Record):
+    """Where a search is found in MLflow: what links are made of."""
+
+    uri: str
+    experiment_id: str
+    parent_run_id: str
+    views: dict[str, str] = {}  # name of a saved view of the UI -> its share key
+    runs: dict[int, str] = {}  # trial -> run id
+
+
 def write_records(path: Path, records: list[TrialRecord]) -> None:
     """Write records as JSON lines."""
     path.write_text("".join(f"{record.to_json()}\n" for record in records))

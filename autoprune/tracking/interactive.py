@@ -1,0 +1,181 @@
+"""The Pareto plot to hover over: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from autoprune.tracking.plots import (
+    INK,
+    RULE,
+    axis_style,
+    comparable,
+    retention_range,
+    stopped,
+)
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+
+
+def pareto_html(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
+    """Write the front as an interactive page: parameters against retention, all on hover."""
+    figure = pareto_figure(summary, records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_html(
+        path,
+        include_plotlyjs=True,
+        full_html=True,
+        default_height="94vh",
+        config={"displaylogo": False, "responsive": True},
+    )
+
+
+def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any:
+    """Return the plotly figure of the front."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    done = comparable(records)
+    for axis in sorted({r.axis for r in done}):
+        of_axis = [r for r in done if r.axis == axis]
+        figure.add_trace(
+            _trials(go, of_axis, f"trial, {axis}", color=axis_style(axis)[0], opacity=0.5, size=8)
+        )
+    if early := stopped(records):
+        figure.add_trace(
+            _trials(
+                go,
+                early,
+                "stopped early: not comparable",
+                color="rgba(0,0,0,0)",
+                opacity=0.6,
+                size=8,
+                line={"color": "#9a9a9a", "width": 1},
+            )
+        )
+    front = list(summary.front)
+    figure.add_trace(
+        go.Scatter(
+            x=[p.params for p in front],
+            y=[p.retention.mean for p in front],
+            mode="lines",
+            line={"shape": "hv", "color": INK, "width": 1.5},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    for name, points, fill in (
+        ("confirmed front", front, None),
+        ("confirmed, dominated", [p for p in summary.points if p.dominated], "#8c8c8c"),
+        ("baseline, confirmed alike", list(summary.baselines), "white"),
+    ):
+        if points:
+            figure.add_trace(_points(go, name, points, fill))
+    dense = summary.dense
+    figure.add_trace(
+        go.Scatter(
+            x=[dense.params],
+            y=[1.0],
+            mode="markers",
+            name="dense model",
+            marker={"symbol": "star", "size": 16, "color": INK},
+            hovertext=[
+                f"<b>dense model</b><br>{dense.params:,} parameters" + _scores(dense.scores)
+            ],
+            hoverinfo="text",
+        )
+    )
+    figure.add_vline(
+        x=summary.budget.params,
+        line={"color": RULE, "dash": "dash"},
+        annotation={"text": f"budget {escape(summary.budget.text)}", "font": {"color": RULE}},
+        annotation_position="bottom right",
+    )
+    figure.add_hline(y=1.0, line={"color": INK, "dash": "dot", "width": 1})
+    figure.update_layout(
+        template="plotly_white",
+        title=f"{escape(summary.name)}: parameters against retention",
+        xaxis={"title": "parameters of the whole model", "tickformat": ".3s"},
+        yaxis={
+            "title": "retention (1.0 = dense model)",
+            "range": list(retention_range(summary, records)),
+        },
+        legend={"itemsizing": "constant"},
+        margin={"t": 60, "r": 20, "b": 50},
+    )
+    return figure
+
+
+def _trials(go: Any, records: Sequence[TrialRecord], name: str, **marker: Any) -> Any:
+    opacity = marker.pop("opacity")
+    symbols = [axis_style(r.axis)[2] for r in records]
+    return go.Scatter(
+        x=[r.params for r in records],
+        y=[r.retention for r in records],
+        mode="markers",
+        name=name,
+        opacity=opacity,
+        marker={"symbol": symbols, **marker},
+        hovertext=[_trial_text(r) for r in records],
+        hoverinfo="text",
+    )
+
+
+def _points(go: Any, name: str, points: Sequence[FrontPoint], fill: str | None) -> Any:
+    symbols = ["diamond" if p.baseline else axis_style(p.axis)[2] for p in points]
+    means = [p.retention.mean for p in points]
+    return go.Scatter(
+        x=[p.params for p in points],
+        y=means,
+        mode="markers+text",
+        name=name,
+        text=[escape(p.baseline or str(p.trial)) for p in points],
+        textposition="top right",
+        marker={
+            "symbol": symbols,
+            "size": 13,
+            "color": [fill or axis_style(p.axis)[0] for p in points],
+            "line": {"color": INK, "width": 1.5},
+        },
+        error_y={
+            "type": "data",
+            "array": [max(0.0, p.retention.high - p.retention.mean) for p in points],
+            "arrayminus": [max(0.0, p.retention.mean - p.retention.low) for p in points],
+            "color": "#555555",
+            "thickness": 1.5,
+        },
+        hovertext=[_point_text(p) for p in points],
+        hoverinfo="text",
+    )
+
+
+def _trial_text(record: TrialRecord) -> str:
+    knobs = "".join(
+        f"<br>{escape(name)} = {escape(str(value))}" for name, value in record.knobs.items()
+    )
+    return (
+        f"<b>{record.name}</b> ({record.state}, {record.fidelity:.0%} of its recovery)"
+        f"<br>{record.params or 0:,} parameters ({record.fraction or 0:.1%})"
+        f"<br>retention {record.retention or 0:.3f} on the search split"
+        f"<br>{escape(record.axis)}, {escape(record.recovery)}, "
+        f"{record.data_fraction or 0:.0%} of the data{knobs}{_scores(record.scores)}"
+    )
+
+
+def _point_text(point: FrontPoint) -> str:
+    r = point.retention
+    tied = f"<br>tied with {', '.join(map(str, point.tied_with))}" if point.tied_with else ""
+    baseline = f" ({escape(point.baseline)})" if point.baseline else ""
+    return (
+        f"<b>{point.name}</b>{baseline}"
+        f"<br>{point.params:,} parameters ({point.fraction:.1%}), "
+        f"{point.backbone_removed:.1%} of the backbone removed"
+        f"<br>retention {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds{tied}"
+        f"<br>{escape(point.axis)}, {escape(point.recovery)}, {point.data_fraction:.0%} of the data"
+        f"{_scores(point.scores)}"
+    )
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return "".join(f"<br>{escape(task)}: {score:.3f}" for task, score in scores.items())

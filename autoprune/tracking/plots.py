@@ -1,0 +1,352 @@
+"""Pictures of a search: the Pareto front (PNG, interactive HTML) and the per-layer keep map.
+
+The colours are Okabe and Ito's, which stay apart for every kind of colour vision; each pruning
+axis has its own mark as well. A trial that was stopped early is hollow and pale: its figure was
+taken before its recovery was spent and is not comparable, so it is never joined to the front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoprune.tracking.records import FrontPoint, KeepMap, SearchSummary, TrialRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, PALE, RULE = "#222222", "#9a9a9a", "#d55e00"
+# axis -> (colour, matplotlib mark, plotly mark)
+AXES = {
+    "width": ("#0072b2", "o", "circle"),
+    "depth": ("#e69f00", "s", "square"),
+    "hybrid": ("#009e73", "^", "triangle-up"),
+}
+OTHER = ("#cc79a7", "P", "cross")
+MAX_PANELS = 12  # keep maps side by side that can still be read
+
+
+def axis_style(axis: str) -> tuple[str, str, str]:
+    """Return colour, matplotlib mark and plotly mark of a pruning axis."""
+    return AXES.get(axis, OTHER)
+
+
+def size_unit(params: int) -> tuple[float, str]:
+    """Return the divisor and name of the unit that suits a model of this size."""
+    for divisor, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if params >= divisor:
+            return divisor, name
+    return 1.0, ""
+
+
+def comparable(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials with a figure of full fidelity."""
+    return [r for r in records if r.state == "complete" and r.retention is not None and r.params]
+
+
+def stopped(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that have a figure, but not of full fidelity."""
+    return [
+        r
+        for r in records
+        if r.state in ("stopped", "running") and r.retention is not None and r.params
+    ]
+
+
+def retention_range(summary: SearchSummary, records: Sequence[TrialRecord]) -> tuple[float, float]:
+    """Return the retentions to show: all that is comparable, and the dense model's 1.0."""
+    values = [r.retention for r in comparable(records) if r.retention is not None]
+    for point in (*summary.points, *summary.baselines):
+        values += [point.retention.low, point.retention.high]
+    low, high = min([0.95, *values]), max([1.0, *values])
+    margin = 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
+    """Draw parameters against retention: trials, confirmed front, baselines, budget, dense."""
+    figure, axes = _figure(10.2, 5.4)
+    divisor, unit = size_unit(summary.dense.params)
+    bottom, top = retention_range(summary, records)
+    _draw_trials(axes, records, divisor, bottom)
+    labels = _draw_front(axes, summary, divisor)
+    labels += _draw_baselines(axes, summary, divisor)
+    sizes = [(r.params or 0) / divisor for r in comparable(records) + stopped(records)]
+    sizes += [p.params / divisor for p in (*summary.points, *summary.baselines)]
+    limit = summary.budget.params / divisor
+    right = _draw_dense(axes, summary.dense.params / divisor, min([*sizes, limit]), limit, unit)
+    axes.set_xlim(right - (right - min([*sizes, limit])) * 1.05, right)
+    axes.set_ylim(bottom, top)
+    axes.axvline(limit, color=RULE, ls="--", lw=1.3, zorder=1)
+    axes.text(limit, bottom, f" budget {summary.budget.text}", color=RULE, fontsize=9, va="bottom")
+    axes.set_xlabel(f"parameters of the whole model ({unit})" if unit else "parameters")
+    axes.set_ylabel("retention (1.0 = dense model)")
+    axes.set_title(_title(summary), fontsize=11, loc="left")
+    dense_x = summary.dense.params / divisor
+    share = axes.secondary_xaxis(
+        "top", functions=(lambda x: 100 * x / dense_x, lambda s: s * dense_x / 100)
+    )
+    share.set_xlabel("share of the dense model (%)", fontsize=8, color=PALE)
+    share.tick_params(labelsize=8, colors=PALE)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
+    _place_labels(axes, labels)  # last: the layout has to stand
+    _save(figure, path)
+
+
+def _title(summary: SearchSummary) -> str:
+    name = f"{summary.name}: " if summary.name else ""
+    seeds = {point.retention.seeds for point in summary.front}
+    if not seeds:
+        return f"{name}trials so far, no confirmed front yet"
+    return f"{name}confirmed Pareto front, 95 % intervals over {max(seeds)} seeds and images"
+
+
+def _draw_trials(axes: Axes, records: Sequence[TrialRecord], divisor: float, bottom: float) -> None:
+    early = stopped(records)
+    shown = [r for r in early if r.retention is not None and r.retention >= bottom]
+    for record in shown:
+        axes.plot(
+            [(record.params or 0) / divisor],
+            [record.retention or 0.0],
+            axis_style(record.axis)[1],
+            mfc="none",
+            mec="#b5b5b5",
+            ms=5,
+            mew=0.9,
+            zorder=2,
+        )
+    done = comparable(records)
+    for axis in sorted({r.axis for r in done}):
+        colour, mark, _ = axis_style(axis)
+        of_axis = [r for r in done if r.axis == axis]
+        axes.plot(
+            [(r.params or 0) / divisor for r in of_axis],
+            [r.retention or 0.0 for r in of_axis],
+            mark,
+            color=colour,
+            ms=5,
+            alpha=0.5,
+            mew=0,
+            zorder=3,
+            label=f"trial, {axis} (search split)" if axis else "trial (search split)",
+        )
+    if early:
+        below = len(early) - len(shown)
+        more = f"; {below} below the frame" if below else ""
+        axes.plot(
+            [],
+            [],
+            "o",
+            mfc="none",
+            mec="#b5b5b5",
+            ms=5,
+            label=f"stopped early: not comparable ({len(early)}{more})",
+        )
+
+
+def _draw_dense(axes: Axes, dense: float, left: float, limit: float, unit: str) -> float:
+    """Draw the dense model and return the right end of the frame.
+
+    Where it lies far to the right of all else, a frame that holds it would be half empty: its
+    star then stands at the edge, and the text says at which size it belongs.
+    """
+    right = limit + 0.25 * (limit - left) if limit > left else 1.1 * limit
+    far = dense > right
+    x = right if far else dense
+    axes.axhline(1.0, color=INK, ls=":", lw=1, alpha=0.6, zorder=1)
+    axes.plot([x], [1.0], "*", color=INK, ms=15, zorder=6, clip_on=False, label="dense model")
+    text = f"dense {dense:.3g}{unit} →" if far else f"dense {dense:.3g}{unit}"
+    axes.annotate(
+        text,
+        (x, 1.0),
+        xytext=(-12, -15),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=INK,
+    )
+    return right if far else dense + 0.05 * (dense - left)
+
+
+Label = tuple[float, float, str, str]
+
+
+def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
+    front = summary.front
+    if front:
+        x = [p.params / divisor for p in front]
+        y = [p.retention.mean for p in front]
+        axes.plot(x, y, drawstyle="steps-post", color=INK, lw=1.2, alpha=0.7, zorder=4)
+    for point in summary.points:
+        colour = "#8c8c8c" if point.dominated else axis_style(point.axis)[0]
+        _error_bar(axes, point, divisor, colour, axis_style(point.axis)[1], face=colour)
+    if front:
+        axes.plot([], [], "o", color="white", mec=INK, ms=8, label="confirmed front")
+    if len(front) < len(summary.points):
+        axes.plot([], [], "o", color="#8c8c8c", mec=INK, ms=8, label="confirmed, dominated")
+    return [
+        (p.params / divisor, p.retention.mean, str(p.trial), "#777777" if p.dominated else INK)
+        for p in summary.points
+    ]
+
+
+def _draw_baselines(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
+    for point in summary.baselines:
+        _error_bar(axes, point, divisor, INK, "D", face="white")
+    if summary.baselines:
+        axes.plot([], [], "D", color="white", mec=INK, ms=7, label="baseline, confirmed alike")
+    return [
+        (p.params / divisor, p.retention.mean, p.baseline or str(p.trial), INK)
+        for p in summary.baselines
+    ]
+
+
+def _error_bar(
+    axes: Axes, point: FrontPoint, divisor: float, colour: str, mark: str, *, face: str
+) -> None:
+    r = point.retention
+    axes.errorbar(
+        [point.params / divisor],
+        [r.mean],
+        yerr=[[max(0.0, r.mean - r.low)], [max(0.0, r.high - r.mean)]],
+        fmt=mark,
+        ms=9,
+        mfc=face,
+        mec=INK,
+        mew=1.1,
+        ecolor=colour,
+        elinewidth=1.6,
+        capsize=3.5,
+        zorder=5,
+    )
+
+
+def _place_labels(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write each label at the side of its point that is the least crowded."""
+    figure = axes.get_figure()
+    if figure is None or not labels:
+        return
+    figure.canvas.draw()
+    places = axes.transData.transform([(x, y) for x, y, _, _ in labels])
+    frame = axes.get_window_extent()
+    taken: list[tuple[float, float, float, float]] = [
+        (px - 9, py - 9, px + 9, py + 9) for px, py in places
+    ]
+    scale = figure.dpi / 100
+    for (px, py), (x, y, text, colour) in zip(places, labels, strict=True):
+        width, height = (6.2 * len(text) + 2) * scale * 1.25, 14 * scale
+        best: tuple[float, tuple[float, float]] | None = None
+        for right, up in ((9, 6), (-9, 6), (9, -20), (-9, -20), (12, -5)):
+            dx, dy = right * scale - (width if right < 0 else 0), up * scale
+            box = (px + dx, py + dy, px + dx + width, py + dy + height)
+            cost = sum(_overlap(box, other) for other in taken)
+            inside = frame.x0 < box[0] and box[2] < frame.x1
+            cost += 0 if inside and frame.y0 < box[1] and box[3] < frame.y1 else 1e4
+            if best is None or cost < best[0] - 1e-9:
+                best = (cost, (dx, dy))
+                chosen = box
+        taken.append(chosen)
+        assert best is not None
+        points = 72 / figure.dpi
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(best[1][0] * points, best[1][1] * points),
+            textcoords="offset points",
+            fontsize=9,
+            color=colour,
+            zorder=7,
+        )
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
+def keep_map_png(
+    summary: SearchSummary, records: Sequence[TrialRecord], path: Path, *, columns: int = MAX_PANELS
+) -> None:
+    """Draw what each front point keeps of each layer's attention and MLP.
+
+    At most ``columns`` points are drawn, spread evenly over the front.
+    """
+    keeps = {record.trial: record.keep for record in records}
+    shown = [(p, keep) for p in summary.front if (keep := keeps.get(p.trial)) is not None]
+    if len(shown) > columns:
+        picked = np.linspace(0, len(shown) - 1, columns).round().astype(int)
+        shown = [shown[i] for i in picked]
+    layers = max((len(keep.heads) for _, keep in shown), default=1)
+    height = float(np.clip(0.27 * layers + 1.9, 3.2, 14))
+    figure, _ = _figure(max(4.6, 1.02 * len(shown) + 2.2), height, axes=False)
+    if not shown:
+        figure.text(0.5, 0.5, "no confirmed front yet", ha="center", color=PALE)
+        _save(figure, path)
+        return
+    grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    image: Any = None
+    for axes, (point, keep) in zip(grid, shown, strict=True):
+        image = _draw_keep(axes, point, keep, text=layers <= 40)
+    grid[0].set_ylabel("layer of the dense backbone")
+    bar = figure.colorbar(image, ax=list(grid), pad=0.02, shrink=0.8)
+    bar.set_label("share kept", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    figure.suptitle(
+        f"{summary.name}: what each front point keeps of every layer (× = removed)".lstrip(": "),
+        fontsize=11,
+    )
+    _save(figure, path)
+
+
+def _draw_keep(axes: Axes, point: FrontPoint, keep: KeepMap, *, text: bool) -> Any:
+    shares = np.array([keep.attention, keep.mlp]).T
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (layer, kind), share in np.ndenumerate(shares):
+        gone = share == 0
+        if gone:
+            box = {"xy": (kind - 0.5, layer - 0.5), "width": 1, "height": 1}
+            axes.add_patch(_rectangle(**box))
+        if gone or text:
+            mark = "×" if gone else f"{100 * share:.0f}"
+            colour = "#555555" if gone else "white" if share < 0.55 else "black"
+            axes.text(kind, layer, mark, ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks([0, 1], ["attn", "MLP"], fontsize=8)
+    step = 1 if len(shares) <= 40 else 4
+    axes.set_yticks(range(0, len(shares), step))
+    axes.tick_params(length=0, labelsize=8)
+    axes.set_xticks([0.5], minor=True)
+    axes.set_yticks(np.arange(0.5, len(shares) - 1), minor=True)
+    axes.grid(which="minor", color="white", lw=0.8)
+    axes.tick_params(which="minor", length=0)
+    axes.set_title(
+        f"{point.trial}\n{point.axis}\n{point.fraction:.0%}  R {point.retention.mean:.2f}",
+        fontsize=8,
+    )
+    return image
+
+
+def _rectangle(**box: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(facecolor="#e4e4e4", edgecolor="white", lw=0.8, **box)
+
+
+def _figure(width: float, height: float, *, axes: bool = True) -> tuple[Figure, Any]:
+    """Return a figure with a canvas of its own: no global state, usable in any thread."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots() if axes else None
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor="white")

@@ -1,0 +1,146 @@
+"""The front as a table of plain values, and the folder of files that goes beside a search."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+
+COLUMNS = (
+    "trial",
+    "params",
+    "share of the model",
+    "backbone removed",
+    "axis",
+    "recovery",
+    "data",
+    "retention",
+    "low",
+    "high",
+    "seeds",
+    "raw retention",
+    "tied with",
+    "baseline",
+    "dominated",
+)
+
+
+def front_table(summary: SearchSummary) -> tuple[list[str], list[list[Any]]]:
+    """Return column names and rows: the confirmed points by size, then the baselines.
+
+    Scores follow as one column a task.
+    """
+    tasks = list(summary.dense.scores)
+    points = sorted(summary.points, key=lambda point: point.params)
+    rows = [_row(point, tasks) for point in (*points, *summary.baselines)]
+    return [*COLUMNS, *tasks], rows
+
+
+def _row(point: FrontPoint, tasks: list[str]) -> list[Any]:
+    retention = point.retention
+    return [
+        point.name,
+        point.params,
+        round(point.fraction, 4),
+        round(point.backbone_removed, 4),
+        point.axis,
+        point.recovery,
+        point.data_fraction,
+        round(retention.mean, 4),
+        round(retention.low, 4),
+        round(retention.high, 4),
+        retention.seeds,
+        None if point.retention_raw is None else round(point.retention_raw, 4),
+        ", ".join(str(trial) for trial in point.tied_with),
+        point.baseline or "",
+        point.dominated,
+        *(None if (score := point.scores.get(task)) is None else round(score, 4) for task in tasks),
+    ]
+
+
+def front_csv(summary: SearchSummary) -> str:
+    """Return the table as CSV."""
+    columns, rows = front_table(summary)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def front_json_table(summary: SearchSummary) -> str:
+    """Return the table in the form that the MLflow UI shows as one (columns and data)."""
+    columns, rows = front_table(summary)
+    return json.dumps({"columns": columns, "data": rows})
+
+
+def keep_map_json(summary: SearchSummary, records: Iterable[TrialRecord]) -> str:
+    """Return what each confirmed point keeps of each layer, as shares."""
+    keeps = {record.trial: record.keep for record in records}
+    chosen = {
+        point.name: {
+            "attention": [round(share, 4) for share in keep.attention],
+            "mlp": [round(share, 4) for share in keep.mlp],
+            **keep.model_dump(mode="json"),
+        }
+        for point in (*summary.front, *summary.baselines)
+        if (keep := keeps.get(point.trial)) is not None
+    }
+    return json.dumps(chosen, indent=1)
+
+
+def markdown(summary: SearchSummary) -> str:
+    """Return the description of a search's run: the confirmed front, and what to do with it."""
+    budget, dense = summary.budget, summary.dense
+    lines = [
+        f"**{summary.name}**: budget {budget.text} = {budget.params:,} of {dense.params:,} "
+        "parameters.",
+        "",
+    ]
+    if not summary.front:
+        return "\n".join([*lines, "No confirmed front yet."])
+    lines += [
+        "| trial | parameters | share | axis | recovery | data | retention (95 %) |",
+        "|---|---:|---:|---|---|---:|---|",
+    ]
+    for point in (*summary.front, *summary.baselines):
+        r = point.retention
+        name = f"{point.name} ({point.baseline})" if point.baseline else point.name
+        lines.append(
+            f"| {name} | {point.params:,} | {point.fraction:.1%} | {point.axis} | "
+            f"{point.recovery} | {point.data_fraction:.0%} | "
+            f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds |"
+        )
+    first = summary.front[-1]
+    lines += [
+        "",
+        f"Get one as a checkpoint: `autoprune apply {summary.name}:{first.trial} -o DIR`",
+    ]
+    return "\n".join(lines)
+
+
+def write_files(folder: Path, summary: SearchSummary, records: list[TrialRecord]) -> None:
+    """Write the table, the plots and the records of a search into a folder.
+
+    Gives `front/` (tables, Pareto plot as PNG and HTML, keep map as PNG and JSON) and
+    `trials.jsonl`.
+    """
+    from autoprune.tracking.interactive import pareto_html
+    from autoprune.tracking.plots import keep_map_png, pareto_png
+    from autoprune.tracking.records import write_records
+
+    front = folder / "front"
+    front.mkdir(parents=True, exist_ok=True)
+    (front / "summary.json").write_text(summary.to_json(indent=2))
+    (front / "front.csv").write_text(front_csv(summary))
+    (front / "front.json").write_text(front_json_table(summary))
+    (front / "keep_map.json").write_text(keep_map_json(summary, records))
+    write_records(folder / "trials.jsonl", records)
+    pareto_png(summary, records, front / "pareto.png")
+    pareto_html(summary, records, front / "pareto.html")
+    keep_map_png(summary, records, front / "keep_map.png")
