@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": FLOOR_1,
     "cost": FLOOR_1,
     "pruning": FLOOR_1 | {"cost"},
-    "recovery": FLOOR_1 | {"cost", "pruning"},
+    "recovery": FLOOR_1 | {"cost", "pruning", "resources"},
     "evaluation": FLOOR_1 | {"zoo"},
     "resources": GROUND,
     "pipeline": FLOOR_1 | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources"},
