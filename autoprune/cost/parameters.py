@@ -52,3 +52,11 @@ def size_of(spec: BackboneSpec, pruned: Shaped | Iterable[LayerShape] | None = N
         backbone_params=backbone,
         backbone_removed=1 - backbone / dense if dense else 0.0,
     )
+
+
+def format_params(count: int) -> str:
+    """Write a count for people: ``2.03M``, ``7.06B``, ``512``."""
+    for scale, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= scale:
+            return f"{count / scale:.3g}{letter}"
+    return str(count)

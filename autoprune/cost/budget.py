@@ -1,0 +1,111 @@
+"""Budgets as a user writes them: ``3B-params``, ``850M-params``, ``60%``.
+
+Each unit is a row of :data:`UNITS`; another unit is another row and its reader.  A budget is
+an upper bound on the *whole* model.  Whether it can be reached from above is for the
+allocation to say, which knows what must be kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from autoprune.cost.parameters import format_params
+from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.models.shape import BackboneSpec
+
+SCALES: dict[str, int] = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+EXAMPLES = "such as 60%, 850M-params or 3B-params"
+_FORM = re.compile(r"(?P<number>[+-]?[\d.,]+)\s*(?P<scale>[A-Za-z]*)\s*(?P<unit>%|-\s*\w+)?")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An upper bound on the whole model.
+
+    Attributes:
+        text: as the user wrote it.
+        unit: the row of :data:`UNITS` that read it.
+        params: most parameters allowed, tied tensors counted once.
+    """
+
+    text: str
+    unit: str
+    params: int
+
+
+def _params(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> int:
+    if scale.upper() not in SCALES:
+        raise AutoPruneError(
+            f"budget {text!r} has the unknown scale {scale!r}: use K, M or B, {EXAMPLES}"
+        )
+    return int(amount * SCALES[scale.upper()])
+
+
+def _percent(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> int:
+    if scale:
+        raise AutoPruneError(f"budget {text!r} mixes {scale!r} and %: write one, {EXAMPLES}")
+    if amount >= 100:
+        raise AutoPruneError(
+            f"budget {text!r} is not smaller than the dense model: ask for less than 100%, "
+            f"{EXAMPLES}"
+        )
+    return int(amount * spec.total_params / 100)
+
+
+# Unit -> how many parameters an amount of it allows.
+UNITS: dict[str, Callable[[Decimal, str, str, BackboneSpec], int]] = {
+    "params": _params,
+    "%": _percent,
+}
+
+
+def parse_budget(text: str, spec: BackboneSpec, *, embedded: bool = False) -> Budget:
+    """Read a budget for a dense model of ``spec``.
+
+    Args:
+        text: an amount with a unit, such as ``1.4M-params`` or ``60%``.
+        spec: the dense model.
+        embedded: whether that is the embedded model, chosen by default; a budget beyond it
+            then asks for ``--model``.
+
+    Raises:
+        AutoPruneError: if the amount or unit cannot be read, is not above zero, or is not
+            below the dense size.
+    """
+    match = _FORM.fullmatch(text.strip())
+    if match is None:
+        raise AutoPruneError(f"budget {text!r} cannot be read: write an amount, {EXAMPLES}")
+    unit = (match["unit"] or "").lstrip("- ")
+    if not unit:
+        raise AutoPruneError(f"budget {text!r} has no unit: add one, {EXAMPLES}")
+    if unit not in UNITS:
+        raise AutoPruneError(
+            f"budget {text!r} has the unknown unit {unit!r}{did_you_mean(unit, UNITS)}: "
+            f"write one {EXAMPLES}"
+        )
+    try:
+        amount = Decimal(match["number"])
+    except InvalidOperation:
+        raise AutoPruneError(
+            f"budget {text!r} has the amount {match['number']!r}: write one number, {EXAMPLES}"
+        ) from None
+    if amount <= 0:
+        raise AutoPruneError(f"budget {text!r} is not above zero: write one {EXAMPLES}")
+    params = UNITS[unit](amount, match["scale"], text, spec)
+    if params >= spec.total_params:
+        size = f"{format_params(spec.total_params)} parameters ({spec.total_params:,})"
+        if embedded:
+            raise AutoPruneError(
+                f"budget {text!r} is not smaller than the embedded model, which has {size}: "
+                "name a model of your own with --model, or ask for less, such as 60%"
+            )
+        raise AutoPruneError(
+            f"budget {text!r} is not smaller than the dense model, which has {size}: ask for "
+            "less, such as 60%"
+        )
+    if params < 1:
+        raise AutoPruneError(f"budget {text!r} is less than one parameter: write one {EXAMPLES}")
+    return Budget(text=text.strip(), unit=unit, params=params)

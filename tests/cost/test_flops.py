@@ -1,0 +1,48 @@
+"""FLOPs: the closed form equals what torch counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.models import IMAGE_TOKENS, tiny_inputs, tiny_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoprune.cost.flops import flops_of
+from autoprune.models.arrays import state_arrays
+from autoprune.models.shape import spec_of
+from autoprune.pruning.plan import LayerPlan, PruningPlan
+from autoprune.pruning.surgery import prune
+
+
+@pytest.mark.parametrize("gqa", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_forward_equals_what_torch_counts(gqa: bool, bias: bool) -> None:
+    dense = tiny_model(gqa=gqa, bias=bias, attn="eager")
+    spec = spec_of(dense)
+    layers = (LayerPlan(0, (0, 1), (1, 2, 3)), LayerPlan(2, (), (4,)), LayerPlan(3, (0, 1), ()))
+    plan = PruningPlan("llama", spec.identity, 4, spec.q_per_group, layers)
+    costs = flops_of(dense.config)
+    assert costs.image_tokens == IMAGE_TOKENS
+    inputs = tiny_inputs(batch=1)
+    tokens = inputs["input_ids"].shape[1]
+    for model, shapes in (
+        (dense, spec.layers),
+        (prune(dense.config, state_arrays(dense), plan), plan.shapes),
+    ):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**inputs, use_cache=False)
+        counted = counter.get_total_flops()
+        assert costs.forward(shapes, tokens=tokens, predicted=tokens) == counted
+
+
+def test_steps_cost_more_the_more_is_trained() -> None:
+    costs = flops_of(tiny_model().config)
+    shapes = costs.spec.layers
+    work = {"tokens": 12, "predicted": 2}
+    forward = costs.forward(shapes, **work, vision=False)
+    steps = {s: costs.step(shapes, scope=s, **work) for s in ("none", "projector", "lora", "full")}
+    assert steps["none"] == forward
+    assert steps["projector"] == steps["lora"] == 2 * forward
+    assert steps["full"] == 3 * forward
+    assert costs.step(shapes, scope="full", checkpointing=True, **work) == 4 * forward
+    assert costs.forward(shapes, **work) == forward + costs.vision
