@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import lt
 from typing import Any
 
 from autoprune.errors import AutoPruneError
@@ -74,7 +75,7 @@ class LayerPlan:
         if self.index < 0:
             raise AutoPruneError(f"{where} has a negative index: count dense layers from 0")
         for kind, kept in (("heads", self.heads), ("channels", self.channels)):
-            if any(b <= a for a, b in pairwise(kept)):
+            if not all(map(lt, kept, kept[1:])):  # runs over every channel of a model
                 raise AutoPruneError(f"{where}: {kind} must be ascending and unique")
             if kept and kept[0] < 0:
                 raise AutoPruneError(f"{where}: {kind} has {kept[0]}; count from 0")

@@ -1,0 +1,216 @@
+"""Chains of removable units, and the cut through them that meets a size exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoprune.errors import AutoPruneError
+from autoprune.models.shape import BackboneSpec
+from autoprune.pruning.scores import UnitScores
+
+if TYPE_CHECKING:
+    from autoprune.pruning.allocation import Allocation
+
+ATTENTION, MLP = "attention", "mlp"
+
+_SLOWEST = 1e-6
+"""Rates below it could not be told from one another."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Units of one sublayer in steps, in the order in which they are kept.
+
+    Attributes:
+        layers: layers that the chain runs through: one, or all of them with equal counts.
+        kind: ``attention`` (units are KV groups) or ``mlp`` (channels).
+        sizes: ``int64 [steps]``: units of each step, in each layer. The first always stays.
+        costs: ``int64 [steps]``: parameters of each step, in all its layers.
+        rate: how readily it is cut, relative to the others.
+        ratio: keep ratio that was asked for, if any.
+        keys: ``float64 [steps]``, falling: steps of lower key are removed first. Empty without
+            scores.
+    """
+
+    layers: tuple[int, ...]
+    kind: str
+    sizes: np.ndarray
+    costs: np.ndarray
+    rate: float
+    ratio: float | None
+    keys: np.ndarray
+
+
+def chains_of(
+    spec: BackboneSpec,
+    allocation: Allocation,
+    kept: tuple[int, ...],
+    multiple: int,
+    scores: UnitScores | None = None,
+) -> list[Chain]:
+    """Return a chain for every sublayer of the ``kept`` layers that may be cut."""
+    chains = [
+        chain
+        for kind in (ATTENTION, MLP)
+        for layers in ([kept] if allocation.stock else [(index,) for index in kept])
+        if (chain := _chain(spec, allocation, layers, kind, multiple)) is not None
+    ]
+    return chains if scores is None else _with_keys(chains, scores, allocation.temperature)
+
+
+def cheapest(chains: list[Chain]) -> int:
+    """Return the parameters that all chains can lose together."""
+    return sum(int(chain.costs[1:].sum()) for chain in chains)
+
+
+def cut_to_size(chains: list[Chain], excess: int) -> dict[tuple[int, str], int]:
+    """Return how many units each (layer, kind) keeps once ``excess`` parameters are gone.
+
+    At least ``excess`` are removed; then the step of highest key that fits is put back, until
+    none does. Steps go and come at the ends of chains only.
+    """
+    kept_steps = _threshold(chains, excess)
+    removed = sum(
+        int(chain.costs[steps:].sum()) for chain, steps in zip(chains, kept_steps, strict=True)
+    )
+    slack = removed - excess
+    key = np.full(len(chains), -np.inf)
+    cost = np.full(len(chains), np.iinfo(np.int64).max)
+
+    def show_next(place: int) -> None:
+        chain, steps = chains[place], kept_steps[place]
+        more = steps < len(chain.costs)
+        key[place] = chain.keys[steps] if more else -np.inf
+        cost[place] = chain.costs[steps] if more else np.iinfo(np.int64).max
+
+    for place in range(len(chains)):
+        show_next(place)
+    while (fits := cost <= slack).any():
+        place = int(np.argmax(np.where(fits, key, -np.inf)))
+        slack -= int(cost[place])
+        kept_steps[place] += 1
+        show_next(place)
+    return {
+        (layer, chain.kind): int(chain.sizes[:steps].sum())
+        for chain, steps in zip(chains, kept_steps, strict=True)
+        for layer in chain.layers
+    }
+
+
+def _threshold(chains: list[Chain], excess: int) -> list[int]:
+    """Return how many steps of each chain stand above the lowest bar that removes ``excess``."""
+    if not chains or excess <= 0:
+        return [len(chain.sizes) for chain in chains]
+    keys = np.concatenate([chain.keys[1:] for chain in chains])
+    costs = np.concatenate([chain.costs[1:] for chain in chains])
+    order = np.argsort(keys)
+    place = int(np.searchsorted(np.cumsum(costs[order]), excess))
+    bar = keys[order[min(place, len(order) - 1)]]
+    return [1 + int(np.count_nonzero(chain.keys[1:] > bar)) for chain in chains]
+
+
+def _chain(
+    spec: BackboneSpec,
+    allocation: Allocation,
+    layers: tuple[int, ...],
+    kind: str,
+    multiple: int,
+) -> Chain | None:
+    """Return the chain of one sublayer, or nothing if it is left whole."""
+    shapes = {spec.layers[index] for index in layers}
+    if len(shapes) > 1:
+        raise AutoPruneError("the dense layers differ in shape: equal counts need stock=False")
+    shape = shapes.pop()
+    rate = 2 * (allocation.attention_share if kind == ATTENTION else 1 - allocation.attention_share)
+    ratio = None
+    if not allocation.stock:
+        depth, (index,) = len(spec.layers), layers
+        window = allocation.attention_window if kind == ATTENTION else allocation.mlp_window
+        whole = index < allocation.protect_first or index >= depth - allocation.protect_last
+        if whole or not window[0] <= index / depth < window[1]:
+            return None
+        x = 2 * index / (depth - 1) - 1 if depth > 1 else 0.0
+        curve = (3 * x * x - 1) / 2
+        rate *= math.exp(allocation.profile_slope * x + allocation.profile_curve * curve)
+        if allocation.layer_ratios is not None:
+            ratio = allocation.layer_ratios[index * len(allocation.layer_ratios) // depth]
+    if rate == 0 or ratio == 1:
+        return None
+    if kind == ATTENTION:
+        unit = spec.attention_group_params
+        sizes = _group_steps(spec, shape.kv_heads, allocation.stock)
+    else:
+        unit, sizes = spec.channel_params, _channel_steps(shape.channels, multiple)
+    if len(sizes) < 2:
+        return None
+    costs = sizes * (unit * len(layers))
+    return Chain(layers, kind, sizes, costs, max(rate, _SLOWEST), ratio, np.empty(0))
+
+
+def _group_steps(spec: BackboneSpec, groups: int, stock: bool) -> np.ndarray:
+    counts = np.arange(1, groups + 1)
+    if stock:  # stock Llama refuses to load a head count that does not divide the hidden size
+        fits = spec.hidden_size % (counts * spec.q_per_group) == 0
+        counts = counts[fits | (counts == groups)]
+    return np.diff(counts, prepend=0)
+
+
+@lru_cache(maxsize=64)
+def _channel_steps(channels: int, multiple: int) -> np.ndarray:
+    counts = np.append(np.arange(multiple, channels, multiple), channels)
+    steps = np.diff(counts, prepend=0)
+    steps.setflags(write=False)
+    return steps
+
+
+def _with_keys(chains: list[Chain], scores: UnitScores, temperature: float) -> list[Chain]:
+    """Give every step its key: how much is to go before it, at the chain's rate."""
+    if not chains:
+        return []
+    means = [_step_means(chain, scores) for chain in chains]
+    weights = np.concatenate([chain.costs for chain in chains]).astype(np.float64)
+    everywhere = _ranks(np.concatenate(means), weights)
+    # The bare minimum of the global rank breaks ties between layers by importance.
+    blend = max(temperature, 1e-6)
+    keyed, start = [], 0
+    for chain in chains:
+        stop = start + len(chain.sizes)
+        own = 1 - (np.cumsum(chain.sizes) - chain.sizes / 2) / chain.sizes.sum()
+        keys = (1 - blend) * own + blend * everywhere[start:stop]
+        if chain.ratio is not None:
+            keys = np.log1p(-keys) / math.log(chain.ratio)
+        keyed.append(replace(chain, keys=np.minimum.accumulate(keys / chain.rate)))
+        start = stop
+    return keyed
+
+
+def _step_means(chain: Chain, scores: UnitScores) -> np.ndarray:
+    """Return the mean score of each step's units, best units first."""
+    count = int(chain.sizes.sum())
+    source = scores.groups if chain.kind == ATTENTION else scores.channels
+    best_first = np.sort(source[list(chain.layers), :count], axis=1)[:, ::-1].mean(axis=0)
+    if len(chain.sizes) == count:
+        return best_first
+    starts = np.cumsum(chain.sizes) - chain.sizes
+    means: np.ndarray = np.add.reduceat(best_first, starts) / chain.sizes
+    return means
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return for each value the share of all weight that lies below it, in (0, 1).
+
+    Equal values share one rank, so that the order in which a sort leaves them does not matter.
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    upto = np.cumsum(weights[order])[ends]
+    middle = (np.append(0.0, upto[:-1]) + upto) / 2 / upto[-1]
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(middle, np.diff(ends, prepend=-1))
+    return ranks

@@ -1,0 +1,187 @@
+"""What a calibration pass measured, and scores of units made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.identity import content_hash
+
+IMAGE, TEXT = 0, 1
+"""Places of the two modalities on the last axis of what is measured by token."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What one calibration pass measured; all ``float64``.
+
+    L layers, G KV groups, C MLP channels; the last axis of M = 2 is (image tokens, text tokens).
+    Layers with fewer units than the widest are filled up with NaN; so is what a dropped sublayer
+    or an absent modality would have.
+
+    Attributes:
+        weight_taylor_groups: ``[L, G]``: Σ |w·∂ℓ/∂w| over the parameters of a coupled group.
+        weight_taylor_channels: ``[L, C]``.
+        gate_taylor_groups: ``[L, G, M]``: |Σ a·∂ℓ/∂a| at the out-projection's input.
+        gate_taylor_channels: ``[L, C, M]``.
+        activation_groups: ``[L, G, M]``: mean over tokens of Σ (a·‖W_out column‖)².
+        activation_channels: ``[L, C, M]``.
+        magnitude_groups: ``[L, G]``: Σ w² over the parameters of a coupled group.
+        magnitude_channels: ``[L, C]``.
+        block_influence: ``[L, M]``: 1 − E cos of the residual stream before and after a layer.
+        attention_influence: ``[L, M]``: the same of the attention sublayer.
+        mlp_influence: ``[L, M]``: the same of the MLP sublayer.
+        group_params: ``[L]``: parameters of one KV group.
+        channel_params: ``[L]``: parameters of one MLP channel.
+        samples: calibration rows that were read.
+        answer_tokens: answer tokens among them.
+        loss: mean cross entropy of the answers, in nats a token: near zero means that the model
+            has memorised the samples and its gradients say little.
+    """
+
+    weight_taylor_groups: np.ndarray
+    weight_taylor_channels: np.ndarray
+    gate_taylor_groups: np.ndarray
+    gate_taylor_channels: np.ndarray
+    activation_groups: np.ndarray
+    activation_channels: np.ndarray
+    magnitude_groups: np.ndarray
+    magnitude_channels: np.ndarray
+    block_influence: np.ndarray
+    attention_influence: np.ndarray
+    mlp_influence: np.ndarray
+    group_params: np.ndarray
+    channel_params: np.ndarray
+    samples: int
+    answer_tokens: int
+    loss: float
+
+    @cached_property
+    def identity(self) -> str:
+        """Content hash."""
+        return content_hash([getattr(self, field.name) for field in fields(self)])
+
+    def save(self, path: Path) -> None:
+        """Write everything to one ``.npz`` file."""
+        with path.open("wb") as stream:
+            np.savez(stream, **asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Importance:
+        """Read what :meth:`save` wrote."""
+        with np.load(path) as data:
+            arrays = {name: data[name] for name in data.files}
+        for name in ("samples", "answer_tokens"):
+            arrays[name] = int(arrays[name])
+        return cls(**{**arrays, "loss": float(arrays["loss"])})
+
+
+@dataclass(frozen=True)
+class UnitScores:
+    """How much each unit matters for what it costs; higher is kept longer.
+
+    Attributes:
+        groups: ``float64 [L, G]`` a parameter of a KV group.
+        channels: ``float64 [L, C]`` a parameter of an MLP channel; on the same scale as groups.
+        layers: ``float64 [L]`` block influence.
+        attention: ``float64 [L]`` influence of the attention sublayer.
+        mlp: ``float64 [L]`` influence of the MLP sublayer.
+    """
+
+    groups: np.ndarray
+    channels: np.ndarray
+    layers: np.ndarray
+    attention: np.ndarray
+    mlp: np.ndarray
+
+
+Criterion = Callable[[Importance, float], tuple[np.ndarray, np.ndarray]]
+
+
+def _weight_taylor(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
+    return importance.weight_taylor_groups, importance.weight_taylor_channels
+
+
+def _gate_taylor(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        _blend(importance.gate_taylor_groups, text_weight),
+        _blend(importance.gate_taylor_channels, text_weight),
+    )
+
+
+def _activation(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        _blend(importance.activation_groups, text_weight),
+        _blend(importance.activation_channels, text_weight),
+    )
+
+
+def _magnitude(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
+    return importance.magnitude_groups, importance.magnitude_channels
+
+
+CRITERIA: dict[str, Criterion] = {
+    "taylor": _gate_taylor,
+    "weight_taylor": _weight_taylor,
+    "activation": _activation,
+    "magnitude": _magnitude,
+}
+"""Importance criteria by name.
+
+- ``taylor``: |∂ℓ/∂gate| of each unit, a sample at a time (Michel et al. 2019, equation 3;
+  Molchanov et al. 2017); knows image from text tokens.
+- ``weight_taylor``: Σ |w·∂ℓ/∂w| over a unit's parameters (LLM-Pruner, Ma et al. 2023; the
+  study's criterion), a sample at a time.
+- ``activation``: energy that a unit sends into the residual stream (after Wanda, Sun et al.
+  2024); knows image from text tokens.
+- ``magnitude``: Σ w² over a unit's parameters.
+"""
+
+
+def scores(
+    importance: Importance, criterion: str = "taylor", text_weight: float = 0.5
+) -> UnitScores:
+    """Score units by a criterion, per parameter, so that heads and channels can compete.
+
+    A KV group holds many times the parameters of an MLP channel; ranked by their sums, channels
+    would always go first.
+
+    Args:
+        importance: what was measured.
+        criterion: a name in ``CRITERIA``.
+        text_weight: 0 looks at image tokens only, 1 at text tokens only; layers are scored with
+            it too. Criteria without modality ignore it.
+
+    Raises:
+        AutoPruneError: for an unknown criterion or a weight outside [0, 1].
+    """
+    if criterion not in CRITERIA:
+        raise AutoPruneError(
+            f"unknown importance criterion {criterion!r}{did_you_mean(criterion, CRITERIA)}"
+        )
+    if not 0 <= text_weight <= 1:
+        raise AutoPruneError(f"text weight {text_weight:g} is outside [0, 1]: 0.5 is even")
+    groups, channels = CRITERIA[criterion](importance, text_weight)
+    return UnitScores(
+        groups=groups / importance.group_params[:, None],
+        channels=channels / importance.channel_params[:, None],
+        layers=_blend(importance.block_influence, text_weight),
+        attention=_blend(importance.attention_influence, text_weight),
+        mlp=_blend(importance.mlp_influence, text_weight),
+    )
+
+
+def _blend(measured: np.ndarray, text_weight: float) -> np.ndarray:
+    """Weigh image against text tokens; a modality that was never seen does not count."""
+    image, text = measured[..., IMAGE], measured[..., TEXT]
+    if np.isnan(image).all():
+        return text
+    if np.isnan(text).all():
+        return image
+    blended: np.ndarray = (1 - text_weight) * image + text_weight * text
+    return blended
