@@ -1,0 +1,285 @@
+"""The state of a search on its driver: what runs next, what has happened, what it means.
+
+Knows nothing of Ray. Ray Tune's searcher, scheduler and callback are thin adapters over one
+:class:`Campaign`; so a search can be followed in a plain Python test.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from autoprune.search.front import hypervolume, nondominated
+from autoprune.search.halving import Arrival, Halving
+from autoprune.search.listener import Progress, SearchListener
+from autoprune.search.settings import SearchSettings
+from autoprune.search.space import Space
+from autoprune.search.store import SearchStore
+from autoprune.search.study import SearchStudy
+from autoprune.search.work import Baseline, TrialJob
+from autoprune.tracking.records import TrialRecord
+
+GIVE_UP = 10
+"""So many failed trials and none that did not: the search ends."""
+
+
+class Campaign:
+    """One session of a search.
+
+    Call :meth:`next_job` for work; then :meth:`arrived` at each rung (it answers whether to go
+    on), and at last one of :meth:`finished`, :meth:`stopped`, :meth:`failed`.
+
+    Args:
+        settings, space, baselines, versions: of the search.
+        store: its directory; must be locked.
+        study: its Optuna study.
+        listener: told of every change.
+        on_end: called with each trial that has ended (MLflow logging).
+        clock: seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        space: Space,
+        store: SearchStore,
+        study: SearchStudy,
+        *,
+        baselines: Sequence[Baseline] = (),
+        versions: Mapping[str, str] | None = None,
+        listener: SearchListener | None = None,
+        on_end: Callable[[TrialRecord], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings, self.space, self.store, self.study = settings, space, store, study
+        self.baselines = tuple(baselines)
+        self.listener = listener or SearchListener()
+        self.halving = Halving(seed=settings.seed)
+        self.records: dict[int, TrialRecord] = store.records()
+        self.live: set[int] = set()
+        self._versions = dict(versions or {})
+        self._on_end = on_end
+        self._clock = clock
+        self._began = clock()
+        self._before = store.seconds()
+        self._ended_here = 0
+        self._again = [n for n, r in sorted(self.records.items()) if r.state == "running"]
+        self._rebuild()
+
+    # ---- what runs next
+
+    def next_job(self) -> TrialJob | None:
+        """Return the next trial to launch, or None when no more are to be launched.
+
+        First the trials that an earlier session left unfinished, then the baselines, then what
+        the sampler proposes. Its record is written before it is returned.
+        """
+        if self._again:
+            number = self._again.pop(0)
+            return self._launch(self.records[number])
+        if self.over():
+            return None
+        number = max(self.records, default=-1) + 1
+        tried = {record.origin for record in self.records.values()}
+        for baseline in self.baselines:
+            if baseline.name not in tried:
+                knobs = self.space.complete(baseline.knobs)
+                self.study.enqueue(number, knobs, baseline.name)
+                return self._launch(self._new(number, knobs, baseline.name))
+        return self._launch(
+            self._new(number, self.space.complete(self.study.ask(number)), "sampler")
+        )
+
+    def over(self) -> bool:
+        """Say whether no new trial is to be launched: all are, time is up, or all fail."""
+        if len(self.records) >= self.settings.trials:
+            return True
+        if self.settings.max_hours is not None and self.seconds() >= 3600 * self.settings.max_hours:
+            return True
+        states = [record.state for record in self.records.values()]
+        return states.count("failed") >= GIVE_UP and not {"complete", "stopped"} & set(states)
+
+    def _new(self, number: int, knobs: Mapping[str, Any], origin: str) -> TrialRecord:
+        return TrialRecord(
+            trial=number,
+            state="running",
+            origin=origin,
+            knobs=dict(knobs),
+            seed=self.settings.seed,
+            versions=self._versions,
+        )
+
+    def _launch(self, record: TrialRecord) -> TrialJob:
+        self._write(record)
+        self.live.add(record.trial)
+        self.listener.on_trial(record)
+        knobs = {name: value for name, value in record.knobs.items() if value is not None}
+        return TrialJob(record.trial, knobs, record.seed)
+
+    # ---- what happens
+
+    def arrived(self, number: int, fields: Mapping[str, Any]) -> bool:
+        """Take in a rung's result; return whether the trial goes on.
+
+        Args:
+            number: of the trial.
+            fields: those of ``TrialRecord`` that the rung has filled.
+        """
+        record = self._update(number, fields)
+        self.listener.on_trial(record)
+        arrival = _arrival(record)
+        if arrival is None or record.fidelity >= 1.0:
+            return True
+        baseline = record.origin != "sampler"
+        verdict = self.halving.judge(record.rung, arrival, baseline)
+        if verdict.stop and self.settings.early_stopping:
+            share = self.space.rungs[record.rung]
+            self._write(
+                record.model_copy(
+                    update={
+                        "reason": f"at {share:.0%} of its recovery it was number "
+                        f"{verdict.place + 1} of {verdict.among}"
+                    }
+                )
+            )
+            return False
+        return True
+
+    def finished(self, number: int) -> None:
+        """Take in that a trial has spent all of its recovery."""
+        record = self.records[number]
+        if record.fraction is None or record.retention is None:
+            return self.failed(number, "it ended without a retention")
+        record = self._end(record, "complete")
+        self.study.complete(number, record.fraction or 0.0, record.retention or 0.0, self._values(number))
+        return self._ended(record)
+
+    def stopped(self, number: int) -> None:
+        """Take in that a trial was stopped before its end."""
+        record = self._end(self.records[number], "stopped")
+        values = self._values(number)
+        if record.fraction is not None and record.rung in values:
+            self.study.stop(number, record.fraction, record.rung, values[record.rung])
+        return self._ended(record)
+
+    def failed(self, number: int, reason: str, trace: str = "") -> None:
+        """Take in that a trial raised, ran out of memory, lost its worker or gave no number."""
+        if trace:
+            self.store.write_error(number, trace)
+        record = self.records[number].model_copy(update={"reason": reason})
+        record = self._end(record, "failed")
+        self.study.fail(number, reason)
+        return self._ended(record)
+
+    def close(self) -> None:
+        """Write down the time spent; call at the end of the session, however it ends."""
+        self.store.write_seconds(self.seconds())
+
+    # ---- what it means
+
+    def front(self) -> list[TrialRecord]:
+        """Return the unconfirmed front: complete trials only, smallest first."""
+        full = self._full()
+        return [full[i] for i in nondominated([_point(r) for r in full])]
+
+    def seconds(self) -> float:
+        """Return the time spent by all sessions."""
+        return self._before + self._clock() - self._began
+
+    def progress(self) -> Progress:
+        """Return where the search stands."""
+        states = [record.state for record in self.records.values()]
+        left = None
+        if self._ended_here:
+            ended = sum(s != "running" for s in states)
+            each = (self._clock() - self._began) / self._ended_here
+            left = each * max(0, self.settings.trials - ended)
+        return Progress(
+            trials=self.settings.trials,
+            complete=states.count("complete"),
+            stopped=states.count("stopped"),
+            failed=states.count("failed"),
+            running=len(self.live),
+            hypervolume=hypervolume([_point(r) for r in self._full()]),
+            seconds=self.seconds(),
+            seconds_left=left,
+        )
+
+    # ---- inside
+
+    def _full(self) -> list[TrialRecord]:
+        return [
+            record
+            for record in self.records.values()
+            if record.state == "complete" and record.fidelity >= 1.0
+        ]
+
+    def _update(self, number: int, fields: Mapping[str, Any]) -> TrialRecord:
+        record = self.records[number]
+        merged = {**record.model_dump(), **fields}
+        seconds = dict(record.stage_seconds)
+        rung = int(fields.get("rung", record.rung))
+        if rung > record.rung or not record.stage_seconds:
+            for stage, spent in dict(fields.get("stage_seconds", {})).items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+            merged["flops"] = (record.flops or 0.0) + (fields.get("flops") or 0.0)
+        merged["stage_seconds"] = seconds
+        record = TrialRecord.model_validate(merged)
+        self._write(record)
+        return record
+
+    def _end(self, record: TrialRecord, state: str) -> TrialRecord:
+        record = record.model_copy(update={"state": state})
+        self._write(record)
+        self.store.drop_rung(record.trial)
+        self.live.discard(record.trial)
+        return record
+
+    def _ended(self, record: TrialRecord) -> None:
+        self._ended_here += 1
+        self.listener.on_trial(record)
+        self.listener.on_front(self.front(), self.progress())
+        if self._on_end is not None:
+            self._on_end(record)
+
+    def _write(self, record: TrialRecord) -> None:
+        self.records[record.trial] = record
+        self.store.write_record(record)
+
+    def _values(self, number: int) -> dict[int, float]:
+        return {
+            rung: arrivals[number].value
+            for rung, arrivals in self.halving.arrivals.items()
+            if number in arrivals
+        }
+
+    def _rebuild(self) -> None:
+        """Fill halving, predictor and study from the records of earlier sessions."""
+        for record in self.records.values():
+            for rung, arrival in self.store.arrivals(record.trial).items():
+                self.halving.record(rung, arrival)
+        values = {number: self._values(number) for number in self.records}
+        self.study.reconcile(self.records, values)
+
+
+def _arrival(record: TrialRecord) -> Arrival | None:
+    """Return how a rung's result counts in halving, or None where it measured nothing."""
+    value = record.retention
+    if record.rung == 0 and record.proxy_kl is not None:
+        value = -record.proxy_kl
+    if record.fraction is None or value is None or not math.isfinite(value):
+        return None
+    return Arrival(record.trial, record.fraction, value, record.axis)
+
+
+def _point(record: TrialRecord) -> tuple[float, float]:
+    return (record.fraction or 1.0, record.retention or 0.0)
+
+
+def parse_fields(text: str) -> dict[str, Any]:
+    """Read the fields that a worker sent as JSON."""
+    fields: dict[str, Any] = json.loads(text)
+    return fields

@@ -1,0 +1,137 @@
+"""Pareto successive halving: which trials are worth the next rung.
+
+Asynchronous, as ASHA (Li et al., arXiv 1810.05934): each trial is judged when it arrives at a
+rung, against those that have arrived there before, whatever became of them. Better is decided
+by constrained non-dominated rank, then by hypervolume contribution (MO-ASHA, Schmucker et al.,
+arXiv 2106.12639).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from autoprune.search.front import contributions, ranks
+from autoprune.search.samplers import derived_seed
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A trial at a rung.
+
+    Attributes:
+        trial: its number.
+        size: share of the whole model kept; smaller is better.
+        value: larger is better; comparable within the rung only (minus the proxy's KL before
+            recovery, the retention of a part of the recovery after).
+        axis: what was cut.
+        violation: how far it is over the budget; 0 is feasible.
+    """
+
+    trial: int
+    size: float
+    value: float
+    axis: str = ""
+    violation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What halving says of an arrival: go on or not, and where it stands (0 is best)."""
+
+    stop: bool
+    place: int
+    among: int
+    exempt: bool = False
+
+
+@dataclass
+class Halving:
+    """The rungs, and who arrived at each.
+
+    State is only what has arrived, so that it is rebuilt from the trials' records.
+
+    Attributes:
+        seed: of the draw of exempt trials.
+        first_share: share that the first rung (un-recovered proxy) stops; small, and within
+            an axis only, since rankings flip after recovery.
+        later_share: share that later rungs stop.
+        exempt_share: share of the sampled trials that are never stopped; the rank correlation
+            between rungs is measured on them.
+        minimum: arrivals (the new one included) before anything is stopped.
+    """
+
+    seed: int = 0
+    first_share: float = 0.25
+    later_share: float = 0.5
+    exempt_share: float = 0.15
+    minimum: int = 5
+    arrivals: dict[int, dict[int, Arrival]] = field(default_factory=dict)
+
+    def exempt(self, trial: int) -> bool:
+        """Say whether ``trial`` belongs to the seeded share that is never stopped."""
+        return derived_seed(self.seed, trial, 15) / 2**31 < self.exempt_share
+
+    def share(self, rung: int) -> float:
+        """Return the share of arrivals that ``rung`` stops."""
+        return self.first_share if rung == 0 else self.later_share
+
+    def record(self, rung: int, arrival: Arrival) -> None:
+        """Note an arrival without judging it."""
+        self.arrivals.setdefault(rung, {})[arrival.trial] = arrival
+
+    def judge(self, rung: int, arrival: Arrival, baseline: bool = False) -> Verdict:
+        """Note an arrival, and say whether it goes on.
+
+        Args:
+            rung: index of the rung, 0 the first.
+            arrival: the trial.
+            baseline: enqueued configurations are never stopped.
+        """
+        self.record(rung, arrival)
+        peers = list(self.arrivals[rung].values())
+        if rung == 0:
+            peers = [p for p in peers if p.axis == arrival.axis]
+        place = order(peers).index(arrival.trial)
+        worst = place >= math.ceil(len(peers) * (1.0 - self.share(rung)))
+        exempt = baseline or self.exempt(arrival.trial)
+        enough = len(peers) >= self.minimum
+        return Verdict(worst and enough and not exempt, place, len(peers), exempt)
+
+
+def order(arrivals: Sequence[Arrival]) -> list[int]:
+    """Return the trials' numbers, best first.
+
+    Feasible before infeasible (by violation); then by non-dominated rank; within a rank by
+    hypervolume contribution to that rank; then by number.
+    """
+    feasible = [a for a in arrivals if a.violation <= 0]
+    broken = sorted((a for a in arrivals if a.violation > 0), key=lambda a: (a.violation, a.trial))
+    points = [(a.size, a.value) for a in feasible]
+    keys: list[tuple[int, float, int]] = []
+    layers = ranks(points)
+    # Within a rank the ends of the front count by their distance to a corner that is a little
+    # worse than everything seen at this rung: values of a proxy have no natural zero.
+    corner = _corner(points)
+    gain = [0.0] * len(points)
+    for layer in set(layers):
+        members = [i for i, rank in enumerate(layers) if rank == layer]
+        for index, value in zip(
+            members, contributions([points[i] for i in members], corner), strict=True
+        ):
+            gain[index] = value
+    keys = [(layers[i], -gain[i], a.trial) for i, a in enumerate(feasible)]
+    return [trial for _, _, trial in sorted(keys)] + [a.trial for a in broken]
+
+
+def _corner(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    points = list(points)
+    if not points:
+        return (1.0, 0.0)
+    sizes = [size for size, _ in points]
+    values = [value for _, value in points]
+    return (
+        max(sizes) + 0.1 * ((max(sizes) - min(sizes)) or 1.0),
+        min(values) - 0.1 * ((max(values) - min(values)) or 1.0),
+    )

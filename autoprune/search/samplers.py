@@ -1,0 +1,93 @@
+"""The samplers that propose knobs, by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoprune.errors import AutoPruneError, did_you_mean
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One row of the table.
+
+    Attributes:
+        build: makes the Optuna sampler for a seed and a number of trials in all.
+        slow: a suggestion takes so long (about half a second) that it is asked for one trial
+            ahead, while the workers are busy.
+    """
+
+    build: Callable[[int, int], BaseSampler]
+    slow: bool = False
+
+
+def _tpe(seed: int, trials: int) -> BaseSampler:
+    from optuna.samplers import TPESampler
+
+    return TPESampler(
+        seed=seed, n_startup_trials=_startup(trials), multivariate=True, constant_liar=True
+    )
+
+
+def _gp(seed: int, trials: int) -> BaseSampler:
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=seed, n_startup_trials=_startup(trials))
+
+
+def _nsga2(seed: int, trials: int) -> BaseSampler:
+    from optuna.samplers import NSGAIISampler
+
+    # A generation is complete trials only; at least three generations fit into the search.
+    return NSGAIISampler(seed=seed, population_size=int(np.clip(trials // 4, 4, 50)))
+
+
+def _random(seed: int, trials: int) -> BaseSampler:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "tpe": Sampler(_tpe),
+    "gp": Sampler(_gp, slow=True),
+    "nsga2": Sampler(_nsga2),
+    "random": Sampler(_random),
+}
+"""Every sampler that ``--sampler`` takes."""
+
+
+def _startup(trials: int) -> int:
+    """Trials that are drawn at random (or enqueued) before a model of them is trusted."""
+    return int(np.clip(trials // 4, 4, 10))
+
+
+def derived_seed(*parts: int) -> int:
+    """Return a 31-bit seed that depends on all of ``parts``, well mixed."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
+
+
+def make_sampler(name: str, seed: int, trials: int) -> BaseSampler:
+    """Return the sampler ``name``.
+
+    Args:
+        name: a key of ``SAMPLERS``.
+        seed: equal seeds, equal proposals.
+        trials: number of trials of the search in all; start-up phases are cut to fit.
+
+    Raises:
+        AutoPruneError: for an unknown name (says the nearest).
+    """
+    if name not in SAMPLERS:
+        raise AutoPruneError(f"unknown sampler {name!r}{did_you_mean(name, SAMPLERS)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental arguments
+        return SAMPLERS[name].build(seed, trials)

@@ -1,0 +1,236 @@
+"""What a search is asked to do; checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.identity import content_hash
+from autoprune.search.samplers import SAMPLERS
+from autoprune.search.space import load_space
+
+FREE = frozenset(
+    {
+        "name",
+        "home",
+        "trials",
+        "max_hours",
+        "workers",
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "ray_address",
+        "tracking_uri",
+        "cache_limit",
+        "keep",
+    }
+)
+"""Settings that may change when a search is resumed: they decide neither what is searched
+nor how a trial is scored."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+class SearchSettings(BaseModel):
+    """Every setting of a search. Frozen; unknown fields are refused.
+
+    Use :func:`make_settings`, which turns a wrong value into a line for the user.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    name: str = Field("", description="Name of the search; by default one is made of its settings.")
+    model: str = Field(
+        "embedded", description="The embedded model, a checkpoint directory, or a hub name."
+    )
+    budgets: tuple[str, ...] = Field(
+        ("60%",), description="Upper bound on the whole model: 60% or 850M-params.", min_length=1
+    )
+    min_size: str | None = Field(
+        None, description="Smallest size to try, as --budget; by default 0.6 of the budget."
+    )
+    tasks: tuple[str, ...] = Field((), description="Tasks to score on; by default the model's own.")
+    space: str = Field("hybrid", description="Knob space: a name (see 'autoprune spaces') or file.")
+    sampler: str = Field("tpe", description="What proposes trials: tpe, gp, nsga2 or random.")
+    trials: int = Field(24, description="Number of trials in all.")
+    max_hours: float | None = Field(None, description="Launch no trial after this many hours.")
+    seed: int = Field(0, description="Seed of everything that is drawn.")
+    workers: int = Field(2, description="Trials that run at once.")
+    cpus_per_trial: float = Field(1.0, description="CPU cores of a trial.")
+    gpus_per_trial: float = Field(0.0, description="GPUs of a trial; a fraction shares one.")
+    ray_address: str | None = Field(
+        None, description="Join this running Ray cluster ('auto' or host:port) and leave it running."
+    )
+    tracking_uri: str | None = Field(
+        None, description="MLflow server; by default sqlite in the home directory."
+    )
+    storage: str | None = Field(
+        None, description="Optuna storage URL; by default a journal file in the search's directory."
+    )
+    home: Path = Field(Path("mlruns"), description="Directory that everything is written to.")
+    max_recovery_samples: int = Field(
+        4096, description="Most samples that the recovery of one trial may see, passes included."
+    )
+    cache_limit: str = Field(
+        "4GiB", description="Most memory for cached features and teacher states."
+    )
+    data_fraction: float | None = Field(
+        None, description="Fix the share of unique recovery data; by default it is searched."
+    )
+    search_samples: int | None = Field(
+        None, description="Images that trials are scored on; by default all of the split."
+    )
+    confirm_samples: int | None = Field(
+        None, description="Images that the front is confirmed on; by default all of the split."
+    )
+    confirm_seeds: int = Field(3, description="Times that each front member is run again.")
+    confirm_points: int = Field(8, description="Most front members that are confirmed.")
+    early_stopping: bool = Field(True, description="Stop trials that others dominate.")
+    keep: bool = Field(True, description="Keep the recovered weights of the front's members.")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if value and not _NAME.fullmatch(value):
+            raise AutoPruneError(
+                f"name {value!r} cannot name a directory: use letters, digits, '.', '_' and '-'"
+            )
+        return value
+
+    @field_validator("trials", "workers", "max_recovery_samples", "confirm_seeds", "confirm_points")
+    @classmethod
+    def _at_least_one(cls, value: int, info: Any) -> int:
+        if value < 1:
+            raise AutoPruneError(f"{flag(info.field_name)} {value} is below 1: give 1 or more")
+        return value
+
+    @field_validator("search_samples", "confirm_samples")
+    @classmethod
+    def _some_samples(cls, value: int | None, info: Any) -> int | None:
+        if value is not None and value < 1:
+            raise AutoPruneError(f"{flag(info.field_name)} {value} is below 1: give 1 or more")
+        return value
+
+    @field_validator("seed")
+    @classmethod
+    def _seed(cls, value: int) -> int:
+        if not 0 <= value < 2**31:
+            raise AutoPruneError(f"--seed {value} lies outside 0 to {2**31 - 1}")
+        return value
+
+    @field_validator("max_hours", "cpus_per_trial")
+    @classmethod
+    def _positive(cls, value: float | None, info: Any) -> float | None:
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise AutoPruneError(f"{flag(info.field_name)} {value:g} is not above 0")
+        return value
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _gpus(cls, value: float) -> float:
+        if not (math.isfinite(value) and value >= 0):
+            raise AutoPruneError(f"--gpus-per-trial {value:g} is below 0: give 0 or more")
+        if value > 1 and value != int(value):
+            raise AutoPruneError(
+                f"--gpus-per-trial {value:g} is neither a share of one GPU nor a whole number"
+            )
+        return value
+
+    @field_validator("data_fraction")
+    @classmethod
+    def _share(cls, value: float | None) -> float | None:
+        if value is not None and not 0 < value <= 1:
+            raise AutoPruneError(
+                f"--data-fraction {value:g} lies outside (0, 1]: 1 is all of the data"
+            )
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, value: str) -> str:
+        if value not in SAMPLERS:
+            raise AutoPruneError(f"unknown sampler {value!r}{did_you_mean(value, SAMPLERS)}")
+        return value
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, value: str) -> str:
+        load_space(value)
+        return value
+
+    @field_validator("cache_limit")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        parse_bytes(value, "--cache-limit")
+        return value
+
+    @model_validator(mode="after")
+    def _named(self) -> SearchSettings:
+        if not self.name:
+            object.__setattr__(self, "name", f"search-{self.identity()[:6]}")
+        return self
+
+    def identity(self) -> str:
+        """Return the content hash of what must agree when a search is resumed."""
+        return content_hash(self.fixed())
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the settings that must agree when a search is resumed, as plain JSON values.
+
+        A space file counts by its content, not by its path.
+        """
+        values = self.model_dump(mode="json", exclude=set(FREE))
+        values["space"] = load_space(self.space).model_dump(mode="json")
+        return values
+
+    @property
+    def cache_bytes(self) -> int:
+        """The ``cache_limit`` in bytes."""
+        return parse_bytes(self.cache_limit, "--cache-limit")
+
+
+def flag(field: str) -> str:
+    """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
+    return "--" + field.replace("_", "-")
+
+
+def make_settings(values: Mapping[str, Any]) -> SearchSettings:
+    """Check ``values`` and return the settings.
+
+    Raises:
+        AutoPruneError: one line that names the option, the value and what is allowed.
+    """
+    try:
+        return SearchSettings(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = str(problem["loc"][0]) if problem["loc"] else "settings"
+        if problem["type"] == "extra_forbidden":
+            known = did_you_mean(field, SearchSettings.model_fields)
+            raise AutoPruneError(f"unknown setting {field!r}{known}") from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise AutoPruneError(f"{flag(field)} {problem['input']!r}: {message}") from None
+
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """Return the bytes that ``text`` (``512MiB``, ``4GiB``) means.
+
+    Raises:
+        AutoPruneError: for anything else; names ``option``.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
+    try:
+        size = float(match.group(1)) * _UNITS[match.group(2)] if match else -1.0
+    except (KeyError, ValueError):
+        size = -1.0
+    if size < 0:
+        raise AutoPruneError(f"{option} {text!r} is not a size: write it like 512MiB or 4GiB")
+    return int(size)

@@ -1,0 +1,298 @@
+"""The Optuna study of a search: ask, tell once, and reconcile after a kill.
+
+Objectives: share of the parameters kept (less is better), retention (more is better). Every
+Optuna trial carries our trial number as user attribute ``trial``. Our own records are the
+truth; the study is what the sampler reads, and it is brought into line when a search goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import AutoPruneError
+from autoprune.search.predictor import Finished, Predictor
+from autoprune.search.samplers import derived_seed, make_sampler
+from autoprune.search.space import Value
+from autoprune.tracking.records import TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+TRIAL, ORIGIN, REASON, PREDICTED, FIDELITY = "trial", "origin", "reason", "predicted", "fidelity"
+"""User attributes of an Optuna trial."""
+
+
+class SearchStudy:
+    """Ask/tell over an Optuna study.
+
+    Each proposal comes from a sampler seeded by (seed, trial number) that reads the study:
+    a search that was killed and resumed proposes what it would have proposed.
+
+    Args:
+        storage: from :func:`open_storage`.
+        name: of the study.
+        distributions: the sampled knobs.
+        sampler: a key of ``SAMPLERS``.
+        seed: of the search.
+        trials: of the search in all.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        distributions: Mapping[str, BaseDistribution],
+        sampler: str,
+        seed: int,
+        trials: int,
+    ) -> None:
+        import optuna
+
+        self.distributions = dict(distributions)
+        self.predictor = Predictor()
+        self._sampler, self._seed, self._trials = sampler, seed, trials
+        self._deferred: dict[int, tuple[float, int, float]] = {}
+        self._study: optuna.Study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=["minimize", "maximize"],
+            sampler=make_sampler("random", seed, trials),
+            load_if_exists=True,
+        )
+        self._numbers: dict[int, int] = {}  # our number -> Optuna's
+        for trial in self._study.get_trials(deepcopy=False):
+            if TRIAL in trial.user_attrs:
+                self._numbers[int(trial.user_attrs[TRIAL])] = trial.number
+
+    # ---- ask
+
+    def ask(self, number: int) -> dict[str, Value]:
+        """Return the sampler's knobs for trial ``number``."""
+        self._study.sampler = make_sampler(
+            self._sampler, derived_seed(self._seed, number), self._trials
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial = self._study.ask(fixed_distributions=self.distributions)
+        self._name(trial, number, "sampler")
+        return dict(trial.params)
+
+    def holds(self, knobs: Mapping[str, Value]) -> bool:
+        """Say whether a configuration lies within the sampled space."""
+        return all(
+            name in knobs and _contains(domain, knobs[name])
+            for name, domain in self.distributions.items()
+        )
+
+    def enqueue(self, number: int, knobs: Mapping[str, Value], origin: str) -> None:
+        """Start a given configuration as trial ``number``.
+
+        The sampler learns from it only where it lies within the space (see ``holds``).
+        """
+        if not self.holds(knobs):
+            return
+        params = {name: knobs[name] for name in self.distributions}
+        self._study.enqueue_trial(params)
+        trial = self._study.ask(fixed_distributions=self.distributions)
+        self._name(trial, number, origin)
+
+    def _name(self, trial: optuna.Trial, number: int, origin: str) -> None:
+        trial.set_user_attr(TRIAL, number)
+        trial.set_user_attr(ORIGIN, origin)
+        self._numbers[number] = trial.number
+
+    # ---- tell
+
+    def complete(
+        self,
+        number: int,
+        size: float,
+        retention: float,
+        values: Mapping[int, float],
+        constraints: Mapping[str, float] | None = None,
+    ) -> None:
+        """Tell a trial of full fidelity.
+
+        Args:
+            number: of the trial.
+            size: share of the whole model kept.
+            retention: final.
+            values: rung -> value, as in ``halving.Arrival``; the predictor learns from them.
+            constraints: name -> violation (feasible at 0 and below); the same names for all
+                trials of a search, or none.
+        """
+        self.predictor.add(Finished(size, dict(values), retention))
+        self._tell(number, (size, retention), {FIDELITY: 1.0}, constraints)
+        self.settle()
+
+    def stop(self, number: int, size: float, rung: int, value: float) -> None:
+        """Tell a stopped trial by its prediction, once there is ground for one.
+
+        Until then it stays RUNNING to Optuna, which samplers take as not worth repeating.
+        """
+        self._deferred[number] = (size, rung, value)
+        self.settle()
+
+    def fail(self, number: int, reason: str) -> None:
+        """Tell a failed trial."""
+        self._tell(number, None, {REASON: reason[:500]})
+
+    def settle(self, final: bool = False) -> None:
+        """Tell the stopped trials that a prediction can be made for.
+
+        Args:
+            final: tell the others too, as pruned and without values.
+        """
+        for number, (size, rung, value) in list(self._deferred.items()):
+            if self.predictor.ready(size):
+                guess = self.predictor.predict(size, rung, value)
+                attrs = {PREDICTED: guess, FIDELITY: 0.0}
+                self._tell(number, (size, guess), attrs)
+            elif final:
+                self._tell(number, None, {FIDELITY: 0.0}, pruned=True)
+            else:
+                continue
+            del self._deferred[number]
+
+    def _tell(
+        self,
+        number: int,
+        values: tuple[float, float] | None,
+        attrs: Mapping[str, Any],
+        constraints: Mapping[str, float] | None = None,
+        pruned: bool = False,
+    ) -> None:
+        from optuna.trial import Trial, TrialState
+
+        if number not in self._numbers:  # a baseline outside the space
+            return
+        theirs = self._numbers[number]
+        frozen = self._study.get_trials(deepcopy=False)[theirs]
+        if frozen.state.is_finished():
+            return
+        trial = Trial(self._study, frozen._trial_id)
+        for name, value in attrs.items():
+            trial.set_user_attr(name, value)
+        for name, value in (constraints or {}).items():
+            trial.set_constraint(name, value)
+        state = TrialState.COMPLETE if values is not None else TrialState.FAIL
+        self._study.tell(
+            theirs,
+            values=list(values) if values is not None else None,
+            state=TrialState.PRUNED if pruned else state,
+            skip_if_finished=True,
+        )
+
+    # ---- after a kill
+
+    def reconcile(self, records: Mapping[int, TrialRecord], rungs: Rungs) -> None:
+        """Bring the study into line with the records of a search that goes on.
+
+        Ended trials that the study has not heard of are told or added; running ones are kept;
+        Optuna trials that no record speaks of are failed.
+
+        Args:
+            records: by trial number.
+            rungs: trial number -> rung -> value, as the records have them.
+        """
+        from optuna.trial import TrialState
+
+        for frozen in self._study.get_trials(deepcopy=False):
+            mine = frozen.user_attrs.get(TRIAL)
+            if frozen.state == TrialState.RUNNING and (mine is None or int(mine) not in records):
+                self._study.tell(frozen.number, state=TrialState.FAIL)
+                self._numbers.pop(int(mine) if mine is not None else -1, None)
+        while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            orphan = self._study.ask()
+            self._study.tell(orphan, state=TrialState.FAIL)
+        for number, record in sorted(records.items()):
+            if number not in self._numbers:
+                self._adopt(number, record)
+            values = rungs.get(number, {})
+            if record.fraction is None:
+                if record.state == "failed":
+                    self.fail(number, record.reason)
+                continue
+            if record.state == "complete" and record.retention is not None:
+                self.predictor.add(Finished(record.fraction, values, record.retention))
+                self._tell(number, (record.fraction, record.retention), {FIDELITY: 1.0})
+            elif record.state == "stopped" and record.rung in values:
+                if not self._finished(number):
+                    self._deferred[number] = (record.fraction, record.rung, values[record.rung])
+            elif record.state == "failed":
+                self.fail(number, record.reason)
+        self.settle()
+
+    def _finished(self, number: int) -> bool:
+        theirs = self._numbers.get(number)
+        if theirs is None:
+            return True
+        return bool(self._study.get_trials(deepcopy=False)[theirs].state.is_finished())
+
+    def _adopt(self, number: int, record: TrialRecord) -> None:
+        """Bring a recorded trial into a study that does not know it (its journal was lost)."""
+        knobs = {k: v for k, v in record.knobs.items() if v is not None}
+        self.enqueue(number, knobs, record.origin)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return what the study holds."""
+        return self._study.get_trials(deepcopy=False)
+
+
+Rungs = Mapping[int, Mapping[int, float]]
+"""Trial number -> rung -> value."""
+
+
+def _contains(domain: BaseDistribution, value: Value) -> bool:
+    choices = getattr(domain, "choices", None)
+    if choices is not None:
+        return any(value == c and type(value) is type(c) for c in choices)
+    if isinstance(value, (bool, str)):
+        return False
+    return bool(getattr(domain, "low") <= value <= getattr(domain, "high"))  # noqa: B009
+
+
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """Open Optuna's storage: the journal file, or whatever ``--storage`` names.
+
+    Raises:
+        AutoPruneError: the URL is not understood or does not answer.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    if url is None:
+        _mend(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AutoPruneError(
+            f"--storage {url!r} cannot be opened ({line}): "
+            "give an Optuna storage URL such as sqlite:///study.db or postgresql://…"
+        ) from None
+
+
+def _mend(journal: Path) -> None:
+    """Remove what a kill can leave: a held lock, and half a line at the end.
+
+    Only the driver that holds the search's lock comes here.
+    """
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    if not journal.is_file():
+        return
+    data = journal.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with journal.open("r+b") as stream:
+            stream.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,177 @@
+"""The seam between a search and what is searched.
+
+The driver knows a :class:`Problem`, a worker knows a :class:`Bench`. The real ones are made of
+``autoprune.pipeline``; tests inject toys.
+
+Life of a search, on the driver: ``Problem.prepare`` once; ``Prepared.work`` and
+``Prepared.arrays`` travel to the workers; ``Prepared.finish`` confirms the front. On a worker,
+once a process: ``Work.open(arrays, resources)`` gives a bench; for each trial ``Bench.start``
+gives a run; then ``TrialRun.rung`` for each rung, with ``save`` and ``load`` around a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from autoprune.resources import Resources
+from autoprune.search.space import Space, Value
+from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+
+if TYPE_CHECKING:
+    from autoprune.search.pool import WorkerPool
+    from autoprune.search.settings import SearchSettings
+    from autoprune.search.store import SearchStore
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial to run: its number, a value for every knob, and its seed."""
+
+    number: int
+    knobs: Mapping[str, Value]
+    seed: int
+
+
+class Rung(Protocol):
+    """What a rung measured; ``pipeline.RungResult`` is one."""
+
+    @property
+    def share(self) -> float:
+        """Share of the recovery spent, 0..1."""
+
+    @property
+    def proxy_kl(self) -> float | None:
+        """Nats an answer token to the dense model, where measured."""
+
+    @property
+    def retention(self) -> float | None:
+        """Retention, where evaluated."""
+
+    @property
+    def retention_raw(self) -> float | None:
+        """The raw ratio beside it."""
+
+    @property
+    def per_task(self) -> Mapping[str, float]:
+        """Task -> score, 0..1."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Stage -> seconds of this rung."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of this rung."""
+
+
+class TrialRun(Protocol):
+    """One candidate under way."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the fields of ``TrialRecord`` that are known before any rung.
+
+        ``params`` and ``fraction`` must be among them; ``axis`` should be.
+        """
+
+    def rung(self, share: float, evaluate: bool = True) -> Rung:
+        """Spend the recovery up to ``share`` in all; score the proxy or evaluate."""
+
+    def save(self, directory: Path) -> None:
+        """Write what ``load`` needs to go on from the last rung."""
+
+    def load(self, directory: Path) -> None:
+        """Go on from what ``save`` wrote."""
+
+
+class Bench(Protocol):
+    """A worker's tools: everything prepared, joined once a process."""
+
+    def start(self, job: TrialJob) -> TrialRun:
+        """Decode the knobs and build the candidate."""
+
+
+class Work(Protocol):
+    """Small and picklable; opened once in each worker process."""
+
+    def open(self, arrays: Mapping[str, np.ndarray], resources: Resources) -> Bench:
+        """Join the shared arrays, which are read-only, into a bench."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A named configuration that is run before anything is sampled."""
+
+    name: str
+    knobs: Mapping[str, Value]
+
+
+class Prepared(Protocol):
+    """A problem, ready to be searched."""
+
+    @property
+    def work(self) -> Work:
+        """What travels to the workers by pickle."""
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """What travels to the workers by shared memory."""
+
+    @property
+    def baselines(self) -> Sequence[Baseline]:
+        """Run first, never stopped early."""
+
+    @property
+    def dense(self) -> Dense:
+        """The model before pruning."""
+
+    @property
+    def budget(self) -> Budget:
+        """The bound on the size."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of what a trial's result depends on."""
+
+    def finish(
+        self,
+        records: Sequence[TrialRecord],
+        pool: WorkerPool,
+        store: SearchStore,
+        on_confirm: Callable[[int, int], None],
+    ) -> SearchSummary:
+        """Confirm the front of ``records`` on the pool's workers and sum the search up."""
+
+
+class Problem(Protocol):
+    """What can be searched."""
+
+    @property
+    def modules(self) -> Sequence[str]:
+        """Modules that a worker needs; imported on the workers while the driver prepares."""
+
+    def prepare(
+        self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]
+    ) -> Prepared:
+        """Load, measure and cache everything that all trials share.
+
+        Raises:
+            AutoPruneError: for settings that do not fit the model.
+        """
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plain :class:`Rung`."""
+
+    share: float
+    proxy_kl: float | None = None
+    retention: float | None = None
+    retention_raw: float | None = None
+    per_task: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    flops: float = 0.0
