@@ -6,7 +6,6 @@ Knows nothing of Ray. Ray Tune's searcher, scheduler and callback are thin adapt
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -130,7 +129,7 @@ class Campaign:
         """
         record = self._update(number, fields)
         self.listener.on_trial(record)
-        arrival = _arrival(record)
+        arrival = _arrival(record, record.rung)
         if arrival is None or record.fidelity >= 1.0:
             return True
         baseline = record.origin != "sampler"
@@ -154,7 +153,9 @@ class Campaign:
         if record.fraction is None or record.retention is None:
             return self.failed(number, "it ended without a retention")
         record = self._end(record, "complete")
-        self.study.complete(number, record.fraction or 0.0, record.retention or 0.0, self._values(number))
+        self.study.complete(
+            number, record.fraction or 0.0, record.retention or 0.0, self._values(number)
+        )
         return self._ended(record)
 
     def stopped(self, number: int) -> None:
@@ -227,6 +228,10 @@ class Campaign:
                 seconds[stage] = seconds.get(stage, 0.0) + spent
             merged["flops"] = (record.flops or 0.0) + (fields.get("flops") or 0.0)
         merged["stage_seconds"] = seconds
+        value = fields.get("retention")
+        if rung == 0 and fields.get("proxy_kl") is not None:
+            value = -fields["proxy_kl"]
+        merged["rung_values"] = (*record.rung_values[:rung], value)
         record = TrialRecord.model_validate(merged)
         self._write(record)
         return record
@@ -250,26 +255,21 @@ class Campaign:
         self.store.write_record(record)
 
     def _values(self, number: int) -> dict[int, float]:
-        return {
-            rung: arrivals[number].value
-            for rung, arrivals in self.halving.arrivals.items()
-            if number in arrivals
-        }
+        passed = enumerate(self.records[number].rung_values)
+        return {rung: value for rung, value in passed if value is not None}
 
     def _rebuild(self) -> None:
         """Fill halving, predictor and study from the records of earlier sessions."""
         for record in self.records.values():
-            for rung, arrival in self.store.arrivals(record.trial).items():
-                self.halving.record(rung, arrival)
-        values = {number: self._values(number) for number in self.records}
-        self.study.reconcile(self.records, values)
+            for rung in self._values(record.trial):
+                if (arrival := _arrival(record, rung)) is not None:
+                    self.halving.record(rung, arrival)
+        self.study.reconcile(self.records, {n: self._values(n) for n in self.records})
 
 
-def _arrival(record: TrialRecord) -> Arrival | None:
+def _arrival(record: TrialRecord, rung: int) -> Arrival | None:
     """Return how a rung's result counts in halving, or None where it measured nothing."""
-    value = record.retention
-    if record.rung == 0 and record.proxy_kl is not None:
-        value = -record.proxy_kl
+    value = record.rung_values[rung] if rung < len(record.rung_values) else None
     if record.fraction is None or value is None or not math.isfinite(value):
         return None
     return Arrival(record.trial, record.fraction, value, record.axis)
@@ -277,9 +277,3 @@ def _arrival(record: TrialRecord) -> Arrival | None:
 
 def _point(record: TrialRecord) -> tuple[float, float]:
     return (record.fraction or 1.0, record.retention or 0.0)
-
-
-def parse_fields(text: str) -> dict[str, Any]:
-    """Read the fields that a worker sent as JSON."""
-    fields: dict[str, Any] = json.loads(text)
-    return fields

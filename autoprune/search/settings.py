@@ -64,7 +64,8 @@ class SearchSettings(BaseModel):
     cpus_per_trial: float = Field(1.0, description="CPU cores of a trial.")
     gpus_per_trial: float = Field(0.0, description="GPUs of a trial; a fraction shares one.")
     ray_address: str | None = Field(
-        None, description="Join this running Ray cluster ('auto' or host:port) and leave it running."
+        None,
+        description="Join this Ray cluster ('auto' or host:port) and leave it running.",
     )
     tracking_uri: str | None = Field(
         None, description="MLflow server; by default sqlite in the home directory."

@@ -221,7 +221,7 @@ class SearchStudy:
                     self.fail(number, record.reason)
                 continue
             if record.state == "complete" and record.retention is not None:
-                self.predictor.add(Finished(record.fraction, values, record.retention))
+                self.predictor.add(Finished(record.fraction, dict(values), record.retention))
                 self._tell(number, (record.fraction, record.retention), {FIDELITY: 1.0})
             elif record.state == "stopped" and record.rung in values:
                 if not self._finished(number):

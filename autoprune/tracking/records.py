@@ -123,6 +123,7 @@ class TrialRecord(Record):
     fraction: Figure = None  # share of the whole model's parameters kept
     backbone_removed: Figure = None  # share of the backbone's parameters removed
     rung: int = 0
+    rung_values: tuple[Figure, ...] = ()  # a rung: minus the proxy's KL at 0, then retention
     fidelity: FiniteFloat = 0.0  # share of the recovery spent
     proxy_kl: Figure = None  # nats an answer token, to the dense model
     retention: Figure = None

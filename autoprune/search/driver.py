@@ -1,0 +1,272 @@
+"""A search from its settings to its confirmed front, resumable at any moment."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import AutoPruneError, StoppedError
+from autoprune.search.assets import Parcel, pack
+from autoprune.search.campaign import Campaign
+from autoprune.search.listener import SearchListener
+from autoprune.search.pool import WorkerPool
+from autoprune.search.samplers import SAMPLERS
+from autoprune.search.session import RaySession, resources_of
+from autoprune.search.settings import SearchSettings
+from autoprune.search.space import Space
+from autoprune.search.store import SearchStore, search_dir
+from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.work import Prepared, Problem
+from autoprune.tracking.records import SearchSummary
+
+
+def run_search(
+    settings: SearchSettings,
+    listener: SearchListener | None = None,
+    problem: Problem | None = None,
+) -> SearchSummary:
+    """Run a search, or go on with it, and return its confirmed front.
+
+    A search that has finished already answers at once. One that was killed or stopped goes on:
+    ended trials are kept, unfinished ones continue from their last rung.
+
+    Args:
+        settings: what is asked; ``store.settings()`` of a search that is resumed.
+        listener: told of progress.
+        problem: what is searched; by default the pipeline of a vision-language model.
+
+    Raises:
+        AutoPruneError: bad input; nothing has been started then.
+        StoppedError: stopped by a signal, or every trial failed.
+    """
+    listener = listener or SearchListener()
+    store = SearchStore(search_dir(settings.home, settings.name))
+    fresh = not store.exists()
+    store.open(settings)
+    space = store.space()
+    with store.lock():
+        summary = store.summary()
+        if summary is not None and not _grows(settings, store):
+            listener.on_done(summary)
+            return summary
+        store.reopen()
+        try:
+            return _run(settings, space, store, listener, problem or _pipeline())
+        except AutoPruneError as error:
+            if fresh and error.exit_code == AutoPruneError.exit_code and not store.records():
+                shutil.rmtree(store.directory, ignore_errors=True)
+            raise
+
+
+def _grows(settings: SearchSettings, store: SearchStore) -> bool:
+    """Say whether a finished search is asked for more trials than it has."""
+    return settings.trials > len(store.records())
+
+
+def _pipeline() -> Problem:
+    from autoprune.search.problem import PipelineProblem
+
+    return PipelineProblem()
+
+
+def _run(
+    settings: SearchSettings,
+    space: Space,
+    store: SearchStore,
+    listener: SearchListener,
+    problem: Problem,
+) -> SearchSummary:
+    with _Interrupt(store.name) as interrupt, RaySession(settings, problem.modules) as session:
+
+        def on_stage(text: str) -> None:
+            # The first stage begins when the settings have been found to fit the model.
+            session.begin()
+            listener.on_stage(text)
+
+        prepared = problem.prepare(settings, space, on_stage)
+        study = SearchStudy(
+            open_storage(settings.storage, store.journal),
+            store.name,
+            space.distributions(),
+            settings.sampler,
+            settings.seed,
+            settings.trials,
+        )
+        _retry_if_all_failed(store)
+        campaign = Campaign(
+            settings,
+            space,
+            store,
+            study,
+            baselines=prepared.baselines,
+            versions=prepared.versions,
+            listener=listener,
+        )
+        try:
+            session.ready()
+            parcel = pack(prepared.work, prepared.arrays, resources_of(settings), space.rungs)
+            listener.on_stage("trials")
+            _trials(campaign, parcel, interrupt)
+            _check_any(campaign)
+            study.settle(final=True)
+            listener.on_stage("confirm")
+            return _finish(campaign, prepared, parcel, listener)
+        finally:
+            campaign.close()
+
+
+def _trials(campaign: Campaign, parcel: Parcel, interrupt: _Interrupt) -> None:
+    """Run all trials by Ray Tune."""
+    from ray import tune
+
+    from autoprune.search.trainable import Trial
+    from autoprune.search.tune import CampaignCallback, CampaignScheduler, CampaignSearcher
+
+    settings = campaign.settings
+    ahead = 1 if SAMPLERS[settings.sampler].slow else 0
+    trainable = tune.with_resources(
+        tune.with_parameters(Trial, parcel=parcel),
+        {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial},
+    )
+    with _scratch(campaign.store, settings.ray_address) as storage:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=CampaignSearcher(campaign, ahead),
+                scheduler=CampaignScheduler(campaign),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
+                trial_dirname_creator=lambda trial: f"trial-{trial.config['number']:04d}",
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=storage,
+                verbose=0,
+                callbacks=[CampaignCallback(campaign, interrupt.check)],
+                # Workers answer errors; only a lost worker counts here, and is given a second.
+                failure_config=tune.FailureConfig(max_failures=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        with interrupt.between_events():
+            tuner.fit()
+
+
+@contextmanager
+def _scratch(store: SearchStore, ray_address: str | None) -> Iterator[str]:
+    """Give Ray Tune a directory for its own state, which nobody reads again.
+
+    On a joined cluster it must lie where the search does, since other machines look for it.
+    """
+    if ray_address is not None:
+        path = store.directory / "ray"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+    else:
+        path = Path(tempfile.mkdtemp(prefix="autoprune-tune-"))
+    try:
+        yield str(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _retry_if_all_failed(store: SearchStore) -> None:
+    """Forget the failed trials of a search in which nothing else is: their cause was mended."""
+    records = store.records()
+    if records and all(record.state == "failed" for record in records.values()):
+        for number in records:
+            store.forget(number)
+
+
+def _check_any(campaign: Campaign) -> None:
+    records = campaign.records.values()
+    if any(record.state == "complete" for record in records):
+        return
+    failed = [record for record in records if record.state == "failed"]
+    if not failed:
+        raise StoppedError(
+            f"search {campaign.store.name!r} ended before a trial did: give it more --max-hours "
+            f"('autoprune search --resume {campaign.store.name}' goes on)"
+        )
+    reasons = sorted({record.reason for record in failed}, key=len)
+    raise StoppedError(
+        f"all {len(failed)} trials of search {campaign.store.name!r} failed, e.g. "
+        f"{failed[0].name}: {reasons[0]} (tracebacks in {campaign.store.directory / 'trials'}; "
+        f"'autoprune search --resume {campaign.store.name}' tries again)"
+    )
+
+
+def _finish(
+    campaign: Campaign, prepared: Prepared, parcel: Parcel, listener: SearchListener
+) -> SearchSummary:
+    pool = WorkerPool(parcel, campaign.settings.workers)
+    try:
+        records = [campaign.records[number] for number in sorted(campaign.records)]
+        summary = prepared.finish(records, pool, campaign.store, listener.on_confirm)
+    finally:
+        pool.close()
+    summary = summary.model_copy(
+        update={"name": campaign.store.name, "seconds": campaign.seconds()}
+    )
+    campaign.store.write_summary(summary)
+    listener.on_done(summary)
+    return summary
+
+
+class _Interrupt:
+    """Turns the first SIGINT or SIGTERM into a clean end; the second ends at once.
+
+    While Ray Tune runs, ``check`` raises between two events, where nothing is half done.
+    Elsewhere the signal raises at once, too.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told = False
+        self._inside = False
+        self._before: dict[int, Any] = {}
+
+    def check(self) -> None:
+        """Raise when told to stop."""
+        if self._told:
+            raise _Stop
+
+    @contextmanager
+    def between_events(self) -> Iterator[None]:
+        """Within, a signal waits for the next ``check``."""
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+        self.check()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._told or not self._inside:
+            raise _Stop
+        self._told = True
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if kind is not None and issubclass(kind, (_Stop, KeyboardInterrupt)):
+            raise StoppedError(
+                f"stopped; 'autoprune search --resume {self._name}' goes on"
+            ) from None
+
+
+class _Stop(BaseException):
+    """Passes through every ``except Exception`` of the libraries between."""
