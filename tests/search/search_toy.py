@@ -139,8 +139,8 @@ class ToyPrepared:
     arrays: Mapping[str, np.ndarray] = field(
         default_factory=lambda: {"weights": np.full(2**16, 3.0, np.float32)}
     )
-    dense: Dense = Dense(params=DENSE, scores={"digits_read": 1.0})
-    budget: Budget = Budget(text="60%", params=600, fraction=0.6)
+    dense: Dense = field(default_factory=lambda: Dense(params=DENSE, scores={"digits_read": 1.0}))
+    budget: Budget = field(default_factory=lambda: Budget(text="60%", params=600, fraction=0.6))
     versions: Mapping[str, str] = field(default_factory=lambda: {"toy": "1"})
 
     def finish(
