@@ -38,7 +38,7 @@ def render_turns(
         AutoPruneError: for a processor without chat template or without a fast tokenizer, or a
             template that does not show the answer as it is.
     """
-    tokenizer = processor.tokenizer
+    tokenizer = tokenizer_of(processor)
     if getattr(processor, "chat_template", None) is None:
         name = type(processor).__name__
         raise AutoPruneError(f"{name} has no chat template; save one with the processor")
@@ -50,11 +50,13 @@ def render_turns(
     prompts: dict[str, str] = {}
     texts = []
     for question, answer in pairs:
-        asked = _user(question, with_image)
+        asked = _message(processor, "user", question, with_image)
         if question not in prompts:
-            prompts[question] = processor.apply_chat_template([asked], add_generation_prompt=True)
-        said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        texts.append(processor.apply_chat_template([asked, said]))
+            prompts[question] = processor.apply_chat_template(
+                [asked], add_generation_prompt=True, tokenize=False
+            )
+        said = _message(processor, "assistant", answer, False)
+        texts.append(processor.apply_chat_template([asked, said], tokenize=False))
     begins = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
     encoded = tokenizer(texts, add_special_tokens=not begins, return_offsets_mapping=True)
     special = _special_ids(tokenizer)
@@ -75,9 +77,16 @@ def render_turns(
     return result
 
 
-def _user(question: str, with_image: bool) -> dict[str, Any]:
+def tokenizer_of(processor: Any) -> Any:
+    """Return the tokenizer of a processor; a plain language model's processor is one itself."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def _message(processor: Any, role: str, text: str, with_image: bool) -> dict[str, Any]:
+    if tokenizer_of(processor) is processor:
+        return {"role": role, "content": text}
     image = [{"type": "image"}] if with_image else []
-    return {"role": "user", "content": [*image, {"type": "text", "text": question}]}
+    return {"role": role, "content": [*image, {"type": "text", "text": text}]}
 
 
 def _special_ids(tokenizer: Any) -> set[int]:

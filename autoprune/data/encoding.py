@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from autoprune.data.chat import TurnTokens, render_turns
+from autoprune.data.chat import TurnTokens, render_turns, tokenizer_of
 from autoprune.data.samples import Sample, SampleSet, Turn
 from autoprune.errors import AutoPruneError
 from autoprune.identity import content_hash
@@ -168,7 +168,7 @@ def encode(
             place, expansion, values = next(expansions)
             pixels.extend(values)
             rows.add(index, turns, place, expansion, len(pixels), len(values))
-    return rows.finish(samples, pixels, pixel_dtype, image_token, processor.tokenizer)
+    return rows.finish(samples, pixels, pixel_dtype, image_token, tokenizer_of(processor))
 
 
 def collate(
@@ -349,7 +349,7 @@ def _shared_prefix(turns: list[TurnTokens]) -> int:
 def _image_token_id(processor: Any) -> int:
     found = getattr(processor, "image_token_id", None)
     if found is None and getattr(processor, "image_token", None) is not None:
-        found = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+        found = tokenizer_of(processor).convert_tokens_to_ids(processor.image_token)
     return -1 if found is None else int(found)
 
 
@@ -383,9 +383,11 @@ def _process_images(
     shown = [sample for sample in chunk if sample.image is not None]
     if not shown:
         return []
+    if tokenizer_of(processor) is processor:
+        raise AutoPruneError("a plain language model reads no images: take them out of the data")
     firsts = [rendered[s.turns[0].question, s.turns[0].answer] for s in shown]
     texts = [turn.text for turn in firsts]
-    bos = processor.tokenizer.bos_token
+    bos = tokenizer_of(processor).bos_token
     begins = bos is not None and texts[0].startswith(bos)
     out = processor(text=texts, images=[[s.image] for s in shown], add_special_tokens=not begins)
     values = out["pixel_values"]

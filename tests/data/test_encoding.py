@@ -208,6 +208,15 @@ def test_text_only_set() -> None:
     assert len(batch.images) == 0
 
 
+def test_plain_language_model() -> None:
+    tokenizer = build_processor().tokenizer
+    tokenizer.chat_template = build_processor().chat_template
+    same = encode([mixed_samples()[1]], build_processor())
+    assert encode([mixed_samples()[1]], tokenizer).input_ids.tolist() == same.input_ids.tolist()
+    with pytest.raises(AutoPruneError, match="reads no images"):
+        encode(mixed_samples(), tokenizer)
+
+
 def test_what_cannot_be_encoded() -> None:
     samples = mixed_samples()
     with pytest.raises(AutoPruneError, match="packed=False"):
