@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.models import tiny_model
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.models.arrays import state_arrays
+from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
 from autoprune.pruning.allocation import (
     BASELINES,
     Allocation,
@@ -21,6 +23,7 @@ from autoprune.pruning.allocation import (
 )
 from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.scores import UnitScores
+from autoprune.pruning.surgery import prune
 
 
 def make_spec(
@@ -369,3 +372,21 @@ def test_fast_at_real_size() -> None:
     for _ in range(3):
         allocate(spec, scores, Allocation(), int(0.6 * spec.total_params), 64)
     assert (time.perf_counter() - begin) / 3 < 0.2
+
+
+@given(ALLOCATIONS, st.integers(1, 6), SHARE, st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_exact_on_a_real_model(
+    allocation: Allocation, multiple: int, where: float, gqa: bool
+) -> None:
+    """The parameters of the model that surgery builds are what allocation counted."""
+    model = tiny_model(gqa=gqa)
+    spec = spec_of(model)
+    low, high = reachable(spec, allocation, multiple)
+    target = int(low + where * (high - low))
+    plan = allocate(spec, make_scores(spec), allocation, target, multiple)
+    pruned = prune(model.config, state_arrays(model), plan, spec=spec)
+    params = sum(parameter.numel() for parameter in pruned.parameters())
+    assert params == spec.params_of(plan.shapes) <= target
+    for larger in sizes_with_one_unit_more(spec, allocation, plan, multiple):
+        assert larger > target
