@@ -15,7 +15,15 @@ from autoprune.identity import content_hash, file_hash
 
 FULL_HASH_BYTES = 2 * 1024**3
 _SAMPLES, _SAMPLE_BYTES = 256, 1 << 16
-_VOLATILE = ("transformers_version", "_name_or_path")
+# Notes in a configuration that do not change the model; dtypes stand in the weights' headers.
+_NOTES = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+}
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -47,7 +55,7 @@ def resolve_ref(ref: str | Path, named: Mapping[str, Any] | None = None) -> Path
     if text in named:
         return Path(named[text]())
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     if path.is_file():
         raise AutoPruneError(f"model {text!r} is a file: pass the directory that holds it")
@@ -157,7 +165,7 @@ def checkpoint_identity(directory: Path, headers: Iterable[TensorHeader]) -> str
     in a second; a change between the blocks is then not seen.
     """
     files = sorted({header.file for header in headers})
-    config = {key: value for key, value in read_config(directory).items() if key not in _VOLATILE}
+    config = _without_notes(read_config(directory))
     if sum(path.stat().st_size for path in files) <= FULL_HASH_BYTES:
         hashes = [file_hash(path) for path in files]
     else:
@@ -173,6 +181,12 @@ def licence_of(directory: Path) -> str | None:
         if match:
             return match[1].strip().strip("\"'")
     return None
+
+
+def _without_notes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_notes(v) for k, v in value.items() if k not in _NOTES}
+    return value
 
 
 def _sampled_hash(path: Path) -> str:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+# Everything below is copied into the modelling file of saved checkpoints.
+
 
 class DroppedAttention(nn.Module):
     """An attention sublayer that was pruned away: it adds nothing to the residual stream.

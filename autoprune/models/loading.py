@@ -170,7 +170,11 @@ def load_model(
     try:
         with quiet():
             model, info = kind.from_pretrained(
-                found.directory, dtype=dtype, output_loading_info=True, **extra
+                found.directory,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                **extra,
             )
     except (RuntimeError, ValueError, OSError) as error:
         raise AutoPruneError(
@@ -205,12 +209,15 @@ def load_processor(directory: Path, vision: bool) -> Any:
     Raises:
         AutoPruneError: if it cannot be loaded.
     """
-    from transformers import AutoProcessor, AutoTokenizer
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
     try:
-        if vision:
-            return AutoProcessor.from_pretrained(directory, backend="pil")
-        return AutoTokenizer.from_pretrained(directory)
+        if not vision:
+            return AutoTokenizer.from_pretrained(directory)
+        processor = AutoProcessor.from_pretrained(directory)
+        # Asked of the whole processor, the backend would end up in the tokenizer's files too.
+        processor.image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil")
+        return processor
     except Exception as error:
         raise AutoPruneError(
             f"the processor of {directory} cannot be loaded ({_first_line(error)}): copy its "
@@ -237,11 +244,12 @@ def check_loading_info(info: Mapping[str, Any], directory: Path) -> None:
         AutoPruneError: naming the first tensor that was not.
     """
     for key, says in (
-        ("missing_keys", "lacks {}, which its config.json asks for"),
         ("mismatched_keys", "holds {} in another shape than its config.json says"),
+        ("missing_keys", "lacks {}, which its config.json asks for"),
         ("unexpected_keys", "holds {}, for which its config.json has no place"),
     ):
-        if names := sorted(str(name) for name in info.get(key) or []):
+        rows = [row if isinstance(row, str) else row[0] for row in info.get(key) or []]
+        if names := sorted(rows):
             raise AutoPruneError(
                 f"{directory} {says.format(names[0])}: use the config.json that belongs to "
                 "these weights"

@@ -1,0 +1,234 @@
+"""Saving a pruned model so that it loads anywhere, and proving it before saying so.
+
+A checkpoint is a normal Hugging Face directory with one more file: the code that gives a
+stock model its per-layer shapes, named in the configuration's ``auto_map``.  It loads with
+``trust_remote_code=True`` wherever torch and transformers are, without AutoPrune.  A loader
+that does not run that code fails on a shape rather than loading wrong weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.errors import AutoPruneError
+from autoprune.models.backbone import backbone_of
+from autoprune.models.families import text_config, wrapper_of
+from autoprune.models.loading import quiet
+from autoprune.models.proof import Reference, ReloadProof, prove_reload, reference_of
+from autoprune.models.shape import model_class
+
+CODE_FILE = "modeling_autoprune.py"
+# Errors of the machine, not of this code: permission, read-only, full, over quota.
+_OUTSIDE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_COPIED_FROM = "# Everything below is copied into the modelling file of saved checkpoints.\n"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that stands on disk and was proved to reload."""
+
+    path: Path
+    proof: ReloadProof
+
+
+def check_output_dir(path: str | Path) -> Path:
+    """Check that a checkpoint can be written to ``path``; meant to be called before any work.
+
+    Returns:
+        The path, absolute.
+
+    Raises:
+        AutoPruneError: if it exists and is not an empty directory, or cannot be written.
+    """
+    out = Path(path).expanduser().absolute()
+    if out.exists() or out.is_symlink():
+        if not out.is_dir():
+            raise AutoPruneError(f"output {out} is a file: name a directory that does not exist")
+        if any(out.iterdir()):
+            raise AutoPruneError(
+                f"output {out} exists and is not empty: name another directory, or empty it"
+            )
+    # The checkpoint is written beside its place and renamed, so the parent must be writable.
+    parent = out.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise AutoPruneError(f"output {out} lies below the file {parent}: name another directory")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise AutoPruneError(
+            f"output {out} cannot be written: no permission to write in {parent}; name another "
+            "directory"
+        )
+    return out
+
+
+def save_checkpoint(
+    model: Any,
+    processor: Any,
+    out_dir: str | Path,
+    card: Mapping[str, str | bytes] | None = None,
+    *,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+) -> Saved:
+    """Save a model with per-layer shapes, prove that it reloads, and only then put it in place.
+
+    Args:
+        model: pruned (or dense), adapters merged; saved in its own dtype; not changed.
+        processor: its processor, or its tokenizer for a plain language model.
+        out_dir: a directory that does not exist yet, or is empty.
+        card: files to put beside the weights, by name: ``plan.json``, ``recipe.json``,
+            ``README.md`` and the like.  A README that says how to load is written if none is
+            given.
+        inputs: what the proof runs on; None makes padded, random ones with images.
+
+    Returns:
+        Where it stands, and what the proof found.
+
+    Raises:
+        AutoPruneError: if ``out_dir`` cannot be used, or the reload is not proved; then nothing
+            is left behind.
+    """
+    out = check_output_dir(out_dir)
+    card = dict(card or {})
+    _check_card(card)
+    _recorded(model)
+    reference = reference_of(model, processor, inputs)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise AutoPruneError(
+            f"output {out} cannot be written ({error.strerror}): name another directory"
+        ) from None
+    try:
+        _write(model, processor, work, card)
+        proof = prove_reload(work, reference)
+        mask = os.umask(0)
+        os.umask(mask)
+        for file in work.iterdir():
+            file.chmod(0o666 & ~mask)
+        work.chmod(0o777 & ~mask)
+        work.replace(out)
+    except BaseException as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _OUTSIDE:
+            raise AutoPruneError(
+                f"output {out} cannot be written ({error.strerror}): free some space or name "
+                "another directory"
+            ) from None
+        raise
+    return Saved(out, proof)
+
+
+def how_to_load(config: Any) -> str:
+    """Return the lines of Python that load a saved checkpoint, for its card."""
+    auto = auto_class(config)
+    other = "AutoProcessor" if wrapper_of(config).projector else "AutoTokenizer"
+    return (
+        f"from transformers import {auto}, {other}\n\n"
+        f"model = {auto}.from_pretrained(directory, trust_remote_code=True)\n"
+        f"processor = {other}.from_pretrained(directory)\n"
+    )
+
+
+def auto_class(config: Any) -> str:
+    """Return the transformers auto class that loads a checkpoint of ``config``."""
+    vision = wrapper_of(config).projector is not None
+    return "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
+
+
+def modelling_code(config: Any) -> tuple[str, str]:
+    """Return the text of the checkpoint's modelling file and the name of its class."""
+    here = resources.files("autoprune.models")
+    layers = here.joinpath("layers.py").read_text().partition(_COPIED_FROM)[2].strip("\n")
+    template = here.joinpath("templates", f"{CODE_FILE}.txt").read_text()
+    base = model_class(config).__name__
+    name = f"AutoPrune{base}"
+    values = {"base": base, "auto": auto_class(config), "name": name, "layers": f"\n{layers}\n"}
+    for key, value in values.items():
+        template = template.replace(f"{{{key}}}", value)
+    return template, name
+
+
+def _write(model: Any, processor: Any, work: Path, card: Mapping[str, str | bytes]) -> None:
+    """Write everything of a checkpoint into ``work``."""
+    # transformers notes dtype and class in the configuration it saves: let it have a copy.
+    kept, model.config = model.config, _recorded(model)
+    try:
+        with quiet():
+            # Code in a checkpoint gets the tensors under the names they have in memory, so they
+            # must not be saved under those of older releases.
+            model.save_pretrained(work, save_original_format=False)
+            processor.save_pretrained(work)
+    finally:
+        model.config = kept
+    code, name = modelling_code(model.config)
+    (work / CODE_FILE).write_text(code)
+    path = work / "config.json"
+    config = json.loads(path.read_text())
+    config["architectures"] = [name]
+    module = CODE_FILE.removesuffix(".py")
+    config["auto_map"] = {auto_class(model.config): f"{module}.{name}"}
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    readme = (
+        "A vision-language model pruned by AutoPrune. Its layers have different shapes, so it "
+        f"brings its own loading code:\n\n```python\n{how_to_load(model.config)}```\n"
+    )
+    for file, content in {"README.md": readme, **card}.items():
+        data = content.encode() if isinstance(content, str) else content
+        (work / file).write_bytes(data)
+
+
+def _check_card(card: Mapping[str, str | bytes]) -> None:
+    reserved = {CODE_FILE, "config.json", "generation_config.json"}
+    for name in card:
+        if Path(name).name != name or name in reserved or name.endswith(".safetensors"):
+            raise AutoPruneError(f"card file {name!r} would overwrite the checkpoint: rename it")
+
+
+def _recorded(model: Any) -> Any:
+    """Return a copy of the model's configuration that records its layers' shapes.
+
+    Raises:
+        AutoPruneError: if it carries adapters, or is not what its own record says.
+    """
+    if hasattr(model, "peft_config"):
+        raise AutoPruneError("the model still carries adapters: merge them before saving")
+    backbone = backbone_of(model)
+    layers = [[s.heads, s.kv_heads, s.channels] for s in backbone.shapes]
+    config = copy.deepcopy(model.config)
+    text = text_config(config)
+    if not getattr(text, "autoprune", None):
+        text.autoprune = {"format": 1, "family": backbone.family.to_dict(), "layers": layers}
+    if [list(row) for row in text.autoprune["layers"]] != layers:
+        raise AutoPruneError(
+            "the model's layers are not those its configuration records: build it by surgery"
+        )
+    return config
+
+
+__all__ = [
+    "CODE_FILE",
+    "Reference",
+    "ReloadProof",
+    "Saved",
+    "auto_class",
+    "check_output_dir",
+    "how_to_load",
+    "modelling_code",
+    "prove_reload",
+    "reference_of",
+    "save_checkpoint",
+]
