@@ -12,7 +12,9 @@ from autoprune.tracking.plots import (
     RULE,
     axis_style,
     comparable,
+    left_end,
     retention_range,
+    right_end,
     stopped,
 )
 from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
@@ -92,16 +94,32 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
         annotation={"text": f"budget {escape(summary.budget.text)}", "font": {"color": RULE}},
         annotation_position="bottom right",
     )
+    left = left_end(summary, records)
+    right, far = right_end(left, summary.budget.params, dense.params)
+    if far:
+        figure.add_annotation(
+            x=1,
+            xref="paper",
+            y=1.0,
+            yshift=-14,
+            xanchor="right",
+            showarrow=False,
+            text=f"dense {dense.params:,} → (double-click to zoom out)",
+        )
     figure.add_hline(y=1.0, line={"color": INK, "dash": "dot", "width": 1})
     figure.update_layout(
         template="plotly_white",
         title=f"{escape(summary.name)}: parameters against retention",
-        xaxis={"title": "parameters of the whole model", "tickformat": ".3s"},
+        xaxis={
+            "title": "parameters of the whole model",
+            "tickformat": ".3s",
+            "range": [right - 1.05 * (right - left), right],
+        },
         yaxis={
             "title": "retention (1.0 = dense model)",
             "range": list(retention_range(summary, records)),
         },
-        legend={"itemsizing": "constant"},
+        legend={"itemsizing": "constant", "orientation": "h", "y": -0.14},
         margin={"t": 60, "r": 20, "b": 50},
     )
     return figure

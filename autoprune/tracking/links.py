@@ -21,6 +21,7 @@ from autoprune.tracking.records import FrontPoint, LoggedSearch, SearchInfo
 
 LOCAL_UI = "http://127.0.0.1:5000"
 ORDER = "metrics.`retention`"
+WORKFLOW = "workflowType=machine_learning"  # of the UI's two faces, the one with runs and charts
 VIEW_LIMIT = 20_000  # characters that MLflow keeps in a tag of an experiment
 
 
@@ -42,19 +43,21 @@ def search_links(
     experiment = f"{url}/#/experiments/{place.experiment_id}"
     listing = f"{experiment}/runs?{_listing(place.parent_run_id)}"
     share = place.views.get("trials")
+    # A filter in the address makes the UI ignore the saved view, which has the filter inside.
+    view = f"{experiment}/runs?viewStateShareKey={quote(share)}" if share else listing
     links = {
-        "trials": f"{listing}&compareRunsMode=CHART"
-        + (f"&viewStateShareKey={quote(share)}" if share else ""),
-        "table": f"{listing}&compareRunsMode=TABLE",
+        "trials": f"{view}&compareRunsMode=CHART&{WORKFLOW}",
+        "table": f"{view}&compareRunsMode=TABLE&{WORKFLOW}",
     }
     chosen = [place.runs[p.trial] for p in points if p.trial in place.runs]
     if len(chosen) > 1:
         links["compare"] = (
             f"{url}/#/compare-runs?runs={quote(json.dumps(chosen, separators=(',', ':')))}"
-            f"&experiments={quote(json.dumps([place.experiment_id]))}"
+            f"&experiments={quote(json.dumps([place.experiment_id]))}&{WORKFLOW}"
         )
-    links["search"] = f"{experiment}/runs/{place.parent_run_id}"
-    links["plot"] = f"{links['search']}/artifacts/front/pareto.html"
+    run = f"{experiment}/runs/{place.parent_run_id}"
+    links["search"] = f"{run}?{WORKFLOW}"
+    links["plot"] = f"{run}/artifacts/front/pareto.html?{WORKFLOW}"
     return links
 
 
@@ -80,7 +83,9 @@ def share_key(info: SearchInfo) -> str:
     return uuid.uuid5(uuid.NAMESPACE_URL, f"autoprune/{info.key}/trials").hex
 
 
-def trials_view(parent_run_id: str, info: SearchInfo, metrics: Sequence[str]) -> str:
+def trials_view(
+    parent_run_id: str, info: SearchInfo, metrics: Sequence[str], *, created: float
+) -> str:
     """Return the saved view of a search's trials, as the UI writes and reads it.
 
     First a section with size against retention, parallel coordinates and the confirmed
@@ -90,6 +95,7 @@ def trials_view(parent_run_id: str, info: SearchInfo, metrics: Sequence[str]) ->
         parent_run_id: The search's run.
         info: The search, for the names of its knobs.
         metrics: Names of the metrics that the trials have.
+        created: Seconds since 1970, shown in the UI's list of views.
     """
     key = share_key(info)
     main, scores, rest = f"{key}-front", f"{key}-scores", f"{key}-rest"
@@ -122,7 +128,11 @@ def trials_view(parent_run_id: str, info: SearchInfo, metrics: Sequence[str]) ->
             _chart("BAR", f"{key}-{name}", section, metricKey=name, displayName=name.split("/")[-1])
         )
     sections = [
-        _section(main, f"{info.name}: parameters against retention", shown=True),
+        {
+            **_section(main, f"{info.name}: parameters against retention", shown=True),
+            "columns": 2,
+            "cardHeight": 440,
+        },
         _section(scores, "score", shown=True),
         _section(rest, "more", shown=False),
     ]
@@ -166,9 +176,11 @@ def trials_view(parent_run_id: str, info: SearchInfo, metrics: Sequence[str]) ->
     }
     text = json.dumps(state, separators=(",", ":"))
     packed = "deflate;" + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-    if len(packed) > VIEW_LIMIT and len(metrics) > 2:
-        return trials_view(parent_run_id, info, metrics[: len(metrics) // 2])
-    return packed
+    name = f"{info.name}: trials"
+    view = json.dumps({"name": name, "createdAt": int(created * 1000), "state": packed})
+    if len(view) > VIEW_LIMIT and len(metrics) > 2:
+        return trials_view(parent_run_id, info, metrics[: len(metrics) // 2], created=created)
+    return view
 
 
 def _chart(kind: str, chart_id: str, section: str, **fields: Any) -> dict[str, Any]:

@@ -34,10 +34,16 @@ def trial_params(record: TrialRecord) -> dict[str, str]:
 
 
 def trial_metrics(record: TrialRecord) -> dict[str, float]:
-    """Return the metrics of a trial as far as it has come."""
+    """Return the metrics of a trial as far as it has come.
+
+    `retention` is there for trials of full fidelity only, so that no chart or order of the UI
+    sets a trial that was stopped early beside them; `rung/retention` is what each rung measured.
+    """
+    whole = record.state == "complete"
     metrics: dict[str, float | None] = {
-        "retention": record.retention,
-        "retention_raw": record.retention_raw,
+        "retention": record.retention if whole else None,
+        "retention_raw": record.retention_raw if whole else None,
+        "rung/retention": record.retention,
         "rung/fidelity": record.fidelity,
         "rung/proxy_kl": record.proxy_kl,
         "size/backbone_removed": record.backbone_removed,

@@ -67,6 +67,21 @@ def retention_range(summary: SearchSummary, records: Sequence[TrialRecord]) -> t
     return low - margin, high + margin
 
 
+def left_end(summary: SearchSummary, records: Sequence[TrialRecord]) -> int:
+    """Return the smallest size to show."""
+    sizes = [r.params for r in comparable(records) + stopped(records) if r.params]
+    sizes += [p.params for p in (*summary.points, *summary.baselines)]
+    return min([*sizes, summary.budget.params])
+
+
+def right_end(left: float, limit: float, dense: float) -> tuple[float, bool]:
+    """Return where the frame ends on the right, and whether the dense model lies beyond it."""
+    right = limit + 0.25 * (limit - left) if limit > left else 1.1 * limit
+    if dense > right:
+        return right, True
+    return dense + 0.05 * (dense - left), False
+
+
 def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
     """Draw parameters against retention: trials, confirmed front, baselines, budget, dense."""
     figure, axes = _figure(10.2, 5.4)
@@ -75,11 +90,10 @@ def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Pat
     _draw_trials(axes, records, divisor, bottom)
     labels = _draw_front(axes, summary, divisor)
     labels += _draw_baselines(axes, summary, divisor)
-    sizes = [(r.params or 0) / divisor for r in comparable(records) + stopped(records)]
-    sizes += [p.params / divisor for p in (*summary.points, *summary.baselines)]
     limit = summary.budget.params / divisor
-    right = _draw_dense(axes, summary.dense.params / divisor, min([*sizes, limit]), limit, unit)
-    axes.set_xlim(right - (right - min([*sizes, limit])) * 1.05, right)
+    left = left_end(summary, records) / divisor
+    right = _draw_dense(axes, summary.dense.params / divisor, left, limit, unit)
+    axes.set_xlim(right - (right - left) * 1.05, right)
     axes.set_ylim(bottom, top)
     axes.axvline(limit, color=RULE, ls="--", lw=1.3, zorder=1)
     axes.text(limit, bottom, f" budget {summary.budget.text}", color=RULE, fontsize=9, va="bottom")
@@ -155,8 +169,7 @@ def _draw_dense(axes: Axes, dense: float, left: float, limit: float, unit: str) 
     Where it lies far to the right of all else, a frame that holds it would be half empty: its
     star then stands at the edge, and the text says at which size it belongs.
     """
-    right = limit + 0.25 * (limit - left) if limit > left else 1.1 * limit
-    far = dense > right
+    right, far = right_end(left, limit, dense)
     x = right if far else dense
     axes.axhline(1.0, color=INK, ls=":", lw=1, alpha=0.6, zorder=1)
     axes.plot([x], [1.0], "*", color=INK, ms=15, zorder=6, clip_on=False, label="dense model")
@@ -170,7 +183,7 @@ def _draw_dense(axes: Axes, dense: float, left: float, limit: float, unit: str) 
         fontsize=9,
         color=INK,
     )
-    return right if far else dense + 0.05 * (dense - left)
+    return right
 
 
 Label = tuple[float, float, str, str]

@@ -185,7 +185,9 @@ class MlflowStore:
         if found is None:
             try:
                 return self.client.create_experiment(
-                    self.experiment_name, artifact_location=self.artifacts
+                    self.experiment_name,
+                    artifact_location=self.artifacts,
+                    tags={"mlflow.experimentKind": "custom_model_development"},
                 )
             except MlflowException:
                 found = self.client.get_experiment_by_name(self.experiment_name)

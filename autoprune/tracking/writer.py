@@ -52,6 +52,7 @@ class Writer:
         self.closing: tuple[str, str] | None = None
         self._opened = False
         self._view = ""
+        self._started = time.time()
         self._retry_at = 0.0
         self._warned: set[str] = set()
         self._seconds: list[float] = []
@@ -138,7 +139,7 @@ class Writer:
         names = {"retention_confirmed"} if self.summary is not None else set()
         for record in self.records.values():
             names |= set(trial_metrics(record))
-        view = trials_view(store.parent, store.info, sorted(names))
+        view = trials_view(store.parent, store.info, sorted(names), created=self._started)
         if names and view != self._view:
             store.set_view(share_key(store.info), view)
             self._view = view

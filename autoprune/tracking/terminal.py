@@ -1,0 +1,233 @@
+"""The front in a terminal: a table and a small plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.tracking.plots import (
+    comparable,
+    left_end,
+    retention_range,
+    right_end,
+    size_unit,
+    stopped,
+)
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+
+COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}
+MARKS = {"width": "w", "depth": "d", "hybrid": "h"}
+UNICODE = {"front": "●", "base": "◇", "stop": "∘", "bar": "│", "limit": "┊", "dense": "╌"}
+ASCII = {"front": "@", "base": "<", "stop": ".", "bar": "|", "limit": ":", "dense": "-"}
+
+
+def params_text(params: int) -> str:
+    """Return a size as people say it, in three figures: 847k, 1.19M, 12.3M."""
+    divisor, unit = size_unit(params)
+    if not unit:
+        return str(params)
+    value = params / divisor
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{unit}"
+
+
+def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool = False) -> Table:
+    """Return the confirmed front as a table for 80 columns, baselines below it.
+
+    `model` is the share of the whole model that is kept, `cut` the share of the backbone that
+    is removed.
+
+    Args:
+        summary: The search.
+        dominated: Whether confirmed points that another one dominates are shown, too.
+        wide: Whether there is room for the raw retention.
+    """
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=_caption(summary),
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("trial", "params", "model", "cut"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("axis", no_wrap=True)
+    table.add_column("recovery", overflow="fold", min_width=10)
+    table.add_column("data", justify="right", no_wrap=True)
+    table.add_column("retention 95 %", no_wrap=True)
+    if wide:
+        table.add_column("raw", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold", min_width=8)
+    points = summary.front
+    if dominated:
+        points = tuple(sorted(summary.points, key=lambda point: point.params))
+    for point in points:
+        table.add_row(*_cells(point, wide=wide), style="dim" if point.dominated else "")
+    if summary.baselines:
+        table.add_section()
+        for point in summary.baselines:
+            table.add_row(*_cells(point, wide=wide), style="dim")
+    return table
+
+
+def _caption(summary: SearchSummary) -> Text:
+    budget, dense = summary.budget, summary.dense
+    caption = Text(style="not italic")
+    caption.append(f"{summary.name}  " if summary.name else "", style="bold")
+    caption.append(
+        f"budget {budget.text} = {params_text(budget.params)} of {params_text(dense.params)} "
+        "parameters"
+    )
+    seeds = {point.retention.seeds for point in summary.front}
+    if seeds:
+        caption.append(f"\nretention over {max(seeds)} seeds and images, 1.0 = dense")
+    else:
+        caption.append("\nno confirmed front yet")
+    return caption
+
+
+def _cells(point: FrontPoint, *, wide: bool) -> list[str | Text]:
+    r = point.retention
+    notes = []
+    if point.baseline:
+        notes.append(point.baseline)
+    if point.dominated:
+        notes.append("dominated")
+    if point.tied_with:
+        notes.append("ties " + ", ".join(str(trial) for trial in point.tied_with))
+    retention = Text(f"{r.mean:.3f}", style="bold")
+    retention.append(f" {r.low:.3f}–{r.high:.3f}", style="not bold")
+    return [
+        str(point.trial),
+        params_text(point.params),
+        f"{point.fraction:.1%}",
+        f"{point.backbone_removed:.0%}",
+        Text(point.axis, style=COLOURS.get(point.axis, "magenta")),
+        point.recovery,
+        f"{point.data_fraction:.0%}",
+        retention,
+        *(["" if point.retention_raw is None else f"{point.retention_raw:.3f}"] if wide else []),
+        "; ".join(notes),
+    ]
+
+
+class _Canvas:
+    """A grid of styled characters over a range of sizes and retentions."""
+
+    def __init__(
+        self, width: int, height: int, x: tuple[float, float], y: tuple[float, float]
+    ) -> None:
+        self.width, self.height, self.x, self.y = width, height, x, y
+        self.cells: list[list[tuple[str, str]]] = [[(" ", "")] * width for _ in range(height)]
+
+    def column(self, value: float) -> int | None:
+        return _bin(value, self.x, self.width)
+
+    def row(self, value: float) -> int | None:
+        position = _bin(value, self.y, self.height)
+        return None if position is None else self.height - 1 - position
+
+    def put(self, x: float, y: float, mark: str, style: str) -> None:
+        column, row = self.column(x), self.row(y)
+        if column is not None and row is not None:
+            self.cells[row][column] = (mark, style)
+
+
+def _bin(value: float, ends: tuple[float, float], count: int) -> int | None:
+    low, high = ends
+    if high <= low or not low <= value <= high:
+        return None
+    return min(count - 1, int((value - low) / (high - low) * count))
+
+
+def front_plot(
+    summary: SearchSummary,
+    records: Sequence[TrialRecord] = (),
+    *,
+    width: int = 60,
+    height: int = 15,
+    unicode: bool = True,
+) -> Text:
+    """Return parameters against retention as text, ``height`` lines and an axis below.
+
+    Trials are small letters of their axis, the confirmed front is filled with its intervals,
+    baselines are diamonds, the budget is a dotted column and the dense model a dashed row.
+    """
+    marks = UNICODE if unicode else ASCII
+    left = left_end(summary, records)
+    right, far = right_end(left, summary.budget.params, summary.dense.params)
+    canvas = _Canvas(
+        width, height, (right - 1.05 * (right - left), right), retention_range(summary, records)
+    )
+    _draw_rules(canvas, summary, marks, far)
+    for record in stopped(records):
+        canvas.put(record.params or 0, record.retention or 0, marks["stop"], "dim")
+    for record in comparable(records):
+        mark = MARKS.get(record.axis, "x")
+        style = COLOURS.get(record.axis, "magenta")
+        canvas.put(record.params or 0, record.retention or 0, mark, f"dim {style}")
+    for point in summary.baselines:
+        canvas.put(point.params, point.retention.mean, marks["base"], "bold")
+    for point in summary.front:
+        _draw_interval(canvas, point, marks)
+    for point in summary.front:
+        style = f"bold {COLOURS.get(point.axis, 'magenta')}"
+        canvas.put(point.params, point.retention.mean, marks["front"], style)
+    return _with_axes(canvas, summary, marks, bool(stopped(records)))
+
+
+def _draw_rules(canvas: _Canvas, summary: SearchSummary, marks: dict[str, str], far: bool) -> None:
+    row, column = canvas.row(1.0), canvas.column(summary.budget.params)
+    if row is not None:
+        canvas.cells[row] = [(marks["dense"], "dim")] * canvas.width
+        text = f" dense {params_text(summary.dense.params)} " + (">" if far else "")
+        start = canvas.width - len(text)
+        canvas.cells[row][start:] = [(character, "dim") for character in text]
+    if column is not None:
+        for line in canvas.cells:
+            if line[column][0] in (" ", marks["dense"]):
+                line[column] = (marks["limit"], "red")
+
+
+def _draw_interval(canvas: _Canvas, point: FrontPoint, marks: dict[str, str]) -> None:
+    column = canvas.column(point.params)
+    top, bottom = canvas.row(point.retention.high), canvas.row(point.retention.low)
+    if column is None or top is None or bottom is None:
+        return
+    for row in range(top, bottom + 1):
+        canvas.cells[row][column] = (marks["bar"], COLOURS.get(point.axis, "magenta"))
+
+
+def _with_axes(canvas: _Canvas, summary: SearchSummary, marks: dict[str, str], early: bool) -> Text:
+    text = Text(no_wrap=True, overflow="crop")
+    low, high = canvas.y
+    labelled = {0, canvas.height - 1, canvas.height // 2}
+    for row, line in enumerate(canvas.cells):
+        value = high - (row + 0.5) / canvas.height * (high - low)
+        text.append(f"{value:6.2f} " if row in labelled else " " * 7)
+        for character, style in line:
+            text.append(character, style=style)
+        text.append("\n")
+    text.append(" " * 7)
+    text.append(_ticks(canvas, summary))
+    text.append("\n" + " " * 7)
+    legend = [f"{marks['front']} front", "w/d/h width/depth/hybrid trial"]
+    if early:
+        legend.append(f"{marks['stop']} stopped")
+    if summary.baselines:
+        legend.append(f"{marks['base']} baseline")
+    legend.append(f"{marks['limit']} {summary.budget.text}")
+    text.append("  ".join(legend), style="dim")
+    return text
+
+
+def _ticks(canvas: _Canvas, summary: SearchSummary, count: int = 5) -> str:
+    low, high = canvas.x
+    line = [" "] * canvas.width
+    for index in range(count):
+        value = low + (high - low) * index / (count - 1)
+        label = params_text(round(value))
+        start = round((canvas.width - len(label)) * index / (count - 1))
+        line[start : start + len(label)] = label
+    return "".join(line)
