@@ -33,8 +33,8 @@ from autoprune.models.shape import spec_of
 from autoprune.models.vision import head
 from autoprune.pruning.plan import dense_plan
 from autoprune.pruning.surgery import prune
-from autoprune.recovery.losses import Answers, Needs, mix, needs_of
 from autoprune.recovery.loop import Recovery
+from autoprune.recovery.losses import Answers, Needs, mix, needs_of
 from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.recovery.schedule import sample_order
 from autoprune.recovery.scopes import open_scope

@@ -14,7 +14,7 @@ from autoprune.data.fractions import nested_fraction
 from autoprune.errors import AutoPruneError
 from autoprune.recovery.loop import LossPoint, Recovery, RecoveryDiverged
 from autoprune.recovery.recipe import RecoveryRecipe
-from autoprune.recovery.teacher import CachedTeacher
+from autoprune.recovery.teacher import CachedTeacher, build_teacher, open_teacher
 from autoprune.zoo.model import build_processor
 from autoprune.zoo.splits import load_split
 
@@ -241,3 +241,24 @@ def test_a_finished_recovery_is_over_and_the_model_as_it_was_set(
     assert not model.training
     with pytest.raises(AutoPruneError, match="finished"):
         recovery.run()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scope", ["projector", "lora", "full"])
+def test_bfloat16_where_the_device_has_it(
+    scope: str,
+    dtype: torch.dtype,
+    make_model: Callable[..., Any],
+    encoded: EncodedSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CPU stands in for the device: parameters train in float32, matrices meet in bfloat16."""
+    monkeypatch.setattr("autoprune.recovery.teacher.autocast_dtype", lambda _: torch.bfloat16)
+    teacher = open_teacher(build_teacher(make_model().to(dtype), encoded))
+    recipe = dataclasses.replace(RECIPE, scope=scope, sample_passes=160)
+    recovery = Recovery(make_model(1).to(dtype), encoded, teacher, recipe)
+    curve = recovery.run().curve
+    assert curve[-1].loss < 0.97 * curve[0].loss
+    exact = Recovery(make_model(1), encoded, teacher, recipe).run(0.05).curve
+    assert curve[0].loss == pytest.approx(exact[0].loss, rel=0.02)
+    assert {p.dtype for p in recovery.finish().parameters()} == {dtype}

@@ -20,15 +20,20 @@ import autoprune
 from autoprune.cost.parameters import size_of
 from autoprune.data.encoding import EncodedSet, collate
 from autoprune.data.fractions import nested_fraction
+from autoprune.models import checkpoint
+from autoprune.models.arrays import state_arrays
 from autoprune.models.families import FAMILIES, WRAPPERS
 from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.pruning.allocation import BASELINES, Allocation, allocate
-from autoprune.pruning.scores import Importance, UnitScores, scores
-from autoprune.recovery.losses import LOSSES, Answers
+from autoprune.pruning.importance import measure
+from autoprune.pruning.plan import dense_plan
+from autoprune.pruning.scores import IMAGE, TEXT, Importance, UnitScores, scores
+from autoprune.pruning.surgery import prune
 from autoprune.recovery.loop import Recovery
+from autoprune.recovery.losses import LOSSES, Answers
 from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.recovery.teacher import CachedTeacher, OnlineTeacher, build_teacher
-from autoprune.zoo.model import build_config
+from autoprune.zoo.model import build_config, build_processor
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,24 @@ def test_4_heads_and_channels_compete_per_parameter(criterion: str, importance: 
     np.testing.assert_allclose(made.channels, made.groups[0, 0])
 
 
+def test_5_block_influence_survives_half_precision_and_weighs_image_and_text_apart(
+    make_model: Callable[..., Any], encoded: EncodedSet
+) -> None:
+    """A residual stream 300 times as large has the same cosines; its squares overflow float16."""
+    features = build_teacher(make_model(0), encoded).features
+    plain = measure(make_model(0), encoded, range(4), features=features)
+    large = make_model(0)
+    with torch.no_grad():
+        for name, parameter in large.named_parameters():
+            if any(part in name for part in ("embed_tokens", "linear_2", "o_proj", "down_proj")):
+                parameter.mul_(300.0)
+    half = measure(large.half(), encoded, range(4), features=features)
+    np.testing.assert_allclose(half.block_influence, plain.block_influence, rtol=0.02)
+    for weight, modality in ((0.0, IMAGE), (1.0, TEXT)):
+        layers = scores(plain, text_weight=weight).layers
+        np.testing.assert_array_equal(layers, plain.block_influence[:, modality])
+
+
 @pytest.mark.parametrize("share", [0.7, 0.85])
 def test_6_axes_are_compared_at_equal_parameters_and_equal_updates(
     share: float, spec: BackboneSpec, unit_scores: UnitScores
@@ -168,6 +191,27 @@ def test_8_widths_are_multiples_of_what_the_hardware_likes(
     plan = allocate(spec, unit_scores, allocation, target, multiple=8)
     assert len({len(layer.channels) for layer in plan.layers}) > 1
     assert {len(layer.channels) % 8 for layer in plan.layers} == {0}
+
+
+def test_9_checkpoints_hold_tensors_and_text_and_nothing_pickled(
+    make_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "prove_reload", lambda *_: None)
+    model = make_model(0)
+    model.config.architectures = ["LlavaForConditionalGeneration"]
+    plan = dense_plan(spec_of(model))
+    pruned = prune(model.config, state_arrays(model), plan)
+    checkpoint.save_checkpoint(pruned, build_processor(), tmp_path / "out")
+    kinds = {path.suffix for path in (tmp_path / "out").iterdir()}
+    assert ".safetensors" in kinds
+    assert kinds <= {".safetensors", ".json", ".py", ".md", ".jinja"}
+
+
+def test_10_calibration_sees_images(make_model: Callable[..., Any], encoded: EncodedSet) -> None:
+    measured = measure(make_model(0), encoded, range(4))
+    for kind in (measured.gate_taylor_channels, measured.activation_groups):
+        assert (kind[..., IMAGE] > 0).any()
+        assert (kind[..., TEXT] > 0).any()
 
 
 def test_10_families_are_rows_of_a_table_and_no_code_asks_for_a_name() -> None:
