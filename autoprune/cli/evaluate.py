@@ -1,0 +1,100 @@
+"""``autoprune evaluate``: how well a checkpoint does, and what it keeps of its dense model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoprune.cli.options import Gpus, Json, example
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autoprune.deploy.scoring import Scored
+
+EXAMPLE = example(
+    "autoprune evaluate smaller-model",
+    "autoprune evaluate embedded --tasks digits_read,digits_count --json",
+)
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(help="A checkpoint directory, embedded, or a hub name.", metavar="MODEL"),
+    ],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tasks to score on; by default all of the embedded data.", metavar="TASK[,TASK...]"
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Images to ask about: confirm or search.", metavar="SPLIT")
+    ] = "confirm",
+    samples: Annotated[
+        int | None, typer.Option(help="How many images; by default all of the split.")
+    ] = None,
+    dense: Annotated[
+        str | None,
+        typer.Option(
+            help="Dense model to compare with; by default the one that the checkpoint names.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    gpus: Gpus = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Score a model on the tasks, and say what it retains of its dense model."""
+    from autoprune.cli.output import console, json_stdout, print_json
+    from autoprune.deploy.scoring import score_model
+
+    out = console(as_json)
+    with json_stdout(as_json):
+        scored = score_model(
+            model,
+            tasks=[name for item in tasks or () for name in item.split(",") if name],
+            split=split,
+            samples=samples,
+            dense=dense,
+            gpus=gpus,
+            on_stage=lambda text: out.print(text, style="dim", highlight=False),
+        )
+        if not as_json:
+            _print(scored, out)
+    if as_json:
+        print_json(scored.to_dict())
+
+
+def _print(scored: Scored, out: Console) -> None:
+    from rich.table import Table
+
+    from autoprune.tracking.terminal import params_text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("task")
+    columns = ["score"] if scored.dense_scores is None else ["score", "dense", "retained"]
+    for title in columns:
+        table.add_column(title, justify="right")
+    for task, score in scored.scores.items():
+        row = [task, f"{score:.3f}"]
+        if scored.dense_scores is not None and scored.retention is not None:
+            kept = scored.retention.per_task.get(task)
+            row += [
+                f"{scored.dense_scores[task]:.3f}",
+                "left out" if kept is None else f"{kept:.3f}",
+            ]
+        table.add_row(*row)
+    out.print(table)
+    mean = sum(scored.scores.values()) / len(scored.scores)
+    out.print(
+        f"{scored.ref}: {params_text(scored.params)} parameters, {mean:.3f} on average, "
+        f"{scored.questions:,} questions on {scored.images} images of split {scored.split}"
+    )
+    if scored.retention is not None and scored.interval is not None and scored.dense_params:
+        out.print(
+            f"retains {scored.retention.value:.3f} [{scored.interval.low:.3f}, "
+            f"{scored.interval.high:.3f}] of {scored.dense_ref} (95 %, over images) at "
+            f"{scored.params / scored.dense_params:.1%} of its size"
+        )

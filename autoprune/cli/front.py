@@ -1,0 +1,81 @@
+"""``autoprune front``: the confirmed front of a finished search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoprune.cli.options import Home, Json, example, home_dir
+from autoprune.errors import AutoPruneError, StoppedError
+
+if TYPE_CHECKING:
+    from autoprune.search.store import SearchStore
+    from autoprune.tracking.records import SearchSummary
+
+EXAMPLE = example("autoprune front demo", "autoprune front demo --json")
+
+
+def front(
+    name: Annotated[str, typer.Argument(help="Name of the search.", metavar="NAME")],
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also the confirmed points that others dominate."),
+    ] = False,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Show the confirmed front of a search: sizes, retention and its intervals."""
+    from autoprune.cli.output import console, print_json
+    from autoprune.cli.result import print_result
+    from autoprune.search.store import find_search
+
+    store = find_search(home_dir(home), name)
+    summary = confirmed_summary(store)
+    if as_json:
+        print_json(front_object(summary, everything=everything))
+    else:
+        print_result(summary, store, console(), everything=everything)
+
+
+def confirmed_summary(store: SearchStore) -> SearchSummary:
+    """Return the result of a finished search.
+
+    Raises:
+        StoppedError: the search has none yet; says how to get one.
+    """
+    summary = store.summary()
+    if summary is not None:
+        return summary
+    ended = sum(record.state != "running" for record in store.records().values())
+    so_far = f"search {store.name!r} has no confirmed front yet ({ended} trials have ended)"
+    if store.state() == "running":
+        raise StoppedError(f"{so_far}: it is still running, wait for it")
+    raise StoppedError(f"{so_far}: 'autoprune search --resume {store.name}' goes on with it")
+
+
+def front_object(summary: SearchSummary, *, everything: bool = False) -> dict[str, Any]:
+    """Return what ``front --json`` prints: ``dense``, ``budget``, ``points`` and more.
+
+    Without ``everything``, ``points`` holds the front alone.
+    """
+    value = summary.model_dump(mode="json")
+    if not everything:
+        value["points"] = [point.model_dump(mode="json") for point in summary.front]
+    return value
+
+
+def parse_trial(reference: str) -> tuple[str, int]:
+    """Return the search and the number of ``NAME:TRIAL``.
+
+    Raises:
+        AutoPruneError: it does not have that form.
+    """
+    name, _, number = reference.rpartition(":")
+    number = number.removeprefix("trial-")
+    if not name or not number.isdigit():
+        raise AutoPruneError(
+            f"{reference!r} is not NAME:TRIAL: write the search and the trial's number, "
+            "such as demo:7 ('autoprune front NAME' lists them)"
+        )
+    return name, int(number)

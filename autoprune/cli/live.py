@@ -1,0 +1,228 @@
+"""What a running search looks like: a live table on a terminal, plain lines elsewhere.
+
+Both views listen to the search: they are told of stages, trials and fronts and change nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.cli.output import duration
+from autoprune.search.listener import Progress, SearchListener
+from autoprune.tracking.records import SearchSummary, TrialRecord
+from autoprune.tracking.terminal import params_text
+
+ROWS = 8
+"""Rows of the front that the live table shows."""
+
+
+class View(SearchListener):
+    """Keeps what the search has told; sub-classes draw it.
+
+    Args:
+        trials: number of trials that the search will run in all.
+        console: where it is drawn.
+    """
+
+    def __init__(self, trials: int, console: Console) -> None:
+        self.console = console
+        self.stage = "starting"
+        self.running: dict[int, TrialRecord] = {}
+        self.front: tuple[TrialRecord, ...] = ()
+        self.progress = Progress(trials=trials)
+        self.confirmed: tuple[int, int] | None = None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to clean up."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent so far, those before a resume included."""
+        return self.progress.seconds + time.monotonic() - self._told
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last trial ends, as far as can be told."""
+        left = self.progress.seconds_left
+        return None if left is None else max(left - (time.monotonic() - self._told), 0.0)
+
+    def on_stage(self, text: str) -> None:
+        """Remember the stage."""
+        self.stage = text
+
+    def on_trial(self, record: TrialRecord) -> None:
+        """Remember what is running."""
+        if record.state == "running":
+            self.running[record.trial] = record
+        else:
+            self.running.pop(record.trial, None)
+
+    def on_front(self, front: Sequence[TrialRecord], progress: Progress) -> None:
+        """Remember the front and the counts."""
+        self.front = tuple(front)
+        self.progress = progress
+        self._told = time.monotonic()
+
+    def on_confirm(self, done: int, total: int) -> None:
+        """Remember how far the confirmation is."""
+        self.confirmed = (done, total)
+
+    def on_done(self, summary: SearchSummary) -> None:
+        """Remember that the search has ended."""
+        self.stage = "done"
+
+
+def describe_trial(record: TrialRecord) -> str:
+    """Return one line on a trial."""
+    parts = [f"trial {record.trial} {record.state}"]
+    if record.origin != "sampler":
+        parts[0] += f" ({record.origin})"
+    if record.fraction is not None and record.params is not None:
+        parts.append(f"{params_text(record.params)} params, {record.fraction:.1%} of the whole")
+    if record.retention is not None:
+        parts.append(f"retention {record.retention:.3f}")
+    if record.axis:
+        parts.append(f"{record.axis}, {record.recovery}")
+    if record.data_fraction is not None:
+        parts.append(f"{record.data_fraction:.0%} data")
+    if record.reason:
+        parts.append(record.reason)
+    return " · ".join(parts)
+
+
+def render(view: View) -> RenderableType:
+    """Return the live table: stage, counts, front, time."""
+    progress = view.progress
+    lines: list[RenderableType] = [
+        Text(view.stage, style="bold"),
+        Text(
+            f"trials {progress.ended}/{progress.trials}: {progress.complete} done, "
+            f"{len(view.running)} running, {progress.stopped} stopped, {progress.failed} failed"
+        ),
+    ]
+    if view.front:
+        more = f", {ROWS} of {len(view.front)} points" if len(view.front) > ROWS else ""
+        lines.append(
+            Text(f"front, not yet confirmed{more}: hypervolume {progress.hypervolume:.3f}")
+        )
+        lines.append(_front_table(view.front))
+    clock = f"elapsed {duration(view.seconds)}"
+    if view.confirmed is not None:
+        clock += f" · confirmation {view.confirmed[0]}/{view.confirmed[1]}"
+    elif (left := view.seconds_left) is not None:
+        clock += f" · about {duration(left)} left, then the front is confirmed"
+    return Group(*lines, Text(clock, style="dim"))
+
+
+def _front_table(front: Sequence[TrialRecord]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("trial", "params", "of whole", "retention", "axis", "recovery", "data"):
+        table.add_column(title, justify="left" if title in ("axis", "recovery") else "right")
+    for record in _spread(front, ROWS):
+        table.add_row(
+            str(record.trial),
+            params_text(record.params or 0),
+            f"{record.fraction or 0:.1%}",
+            f"{record.retention or 0:.3f}",
+            record.axis,
+            record.recovery,
+            "" if record.data_fraction is None else f"{record.data_fraction:.0%}",
+        )
+    return table
+
+
+def _spread(front: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
+    """Return ``count`` members over the whole range of sizes, both ends included."""
+    if len(front) <= count:
+        return list(front)
+    return [front[round(i * (len(front) - 1) / (count - 1))] for i in range(count)]
+
+
+class LiveView(View):
+    """Redraws one table in place, on a terminal."""
+
+    def __enter__(self) -> Self:
+        self._live = Live(
+            console=self.console,
+            get_renderable=lambda: render(self),
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the table off the screen."""
+        self._live.stop()
+
+    def on_trial(self, record: TrialRecord) -> None:
+        """Take note; a failure stays on the screen."""
+        super().on_trial(record)
+        if record.state == "failed":
+            self.console.print(Text(describe_trial(record), style="red"))
+
+
+class PlainView(View):
+    """Writes a line for each thing that has happened: for logs, pipes and CI."""
+
+    def _line(self, text: str) -> None:
+        self.console.print(Text(f"[{duration(self.seconds):>11}] {text}"), soft_wrap=True)
+
+    def on_stage(self, text: str) -> None:
+        """Write the stage."""
+        if text != self.stage:
+            self._line(text)
+        super().on_stage(text)
+
+    def on_trial(self, record: TrialRecord) -> None:
+        """Write that a trial has ended."""
+        super().on_trial(record)
+        if record.state != "running":
+            self._line(describe_trial(record))
+
+    def on_front(self, front: Sequence[TrialRecord], progress: Progress) -> None:
+        """Write where the search stands, when the front has moved."""
+        moved = progress.hypervolume != self.progress.hypervolume
+        super().on_front(front, progress)
+        if not moved:
+            return
+        left = self.seconds_left
+        tail = f", about {duration(left)} left" if left else ""
+        self._line(
+            f"trials {progress.ended}/{progress.trials}, front of {len(front)}, "
+            f"hypervolume {progress.hypervolume:.3f}{tail}"
+        )
+
+    def on_confirm(self, done: int, total: int) -> None:
+        """Write how far the confirmation is."""
+        super().on_confirm(done, total)
+        self._line(f"confirmation {done}/{total}")
+
+
+def view(trials: int, console: Console) -> View:
+    """Return the view that suits the console."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveView(trials, console)
+    return PlainView(trials, console)

@@ -1,0 +1,69 @@
+"""Options that several commands share, and how a search's options take their words.
+
+A default and its explanation are written once, at the field of ``SearchSettings``; the command
+line shows them and passes on only what was typed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autoprune.search.settings import SearchSettings, flag
+
+
+def example(*commands: str) -> str:
+    """Return the part of a ``--help`` that shows commands to type."""
+    return "[bold]Example:[/bold]\n\n" + "\n\n".join(f"  {command}" for command in commands)
+
+
+def setting(
+    field: str,
+    panel: str | None = None,
+    *,
+    option: str = "",
+    metavar: str | None = None,
+    **more: Any,
+) -> Any:
+    """Return the option of a field of ``SearchSettings``: its flag, words and default.
+
+    Args:
+        field: of ``SearchSettings``.
+        panel: heading of ``--help`` that it stands under.
+        option: its flag, where that is not the field's name.
+        metavar: word for its value.
+        more: passed on to typer.
+    """
+    info = SearchSettings.model_fields[field]
+    default = info.default
+    if isinstance(default, tuple):
+        default = ", ".join(default)
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    return typer.Option(
+        option or flag(field),
+        help=info.description,
+        metavar=metavar,
+        rich_help_panel=panel,
+        show_default=False if default in (None, "") else str(default),
+        **more,
+    )
+
+
+PLACE = "Where things are written"
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")
+]
+Gpus = Annotated[float, typer.Option(help="GPUs to use; 0 computes on the CPU.", min=0.0)]
+Home = Annotated[
+    Path | None, setting("home", PLACE, metavar="DIR", envvar="AUTOPRUNE_HOME", show_envvar=True)
+]
+TrackingUri = Annotated[str | None, setting("tracking_uri", PLACE, metavar="URI")]
+
+
+def home_dir(typed: Path | None) -> Path:
+    """Return the directory that everything is written to: as typed, or the default."""
+    return typed if typed is not None else Path(SearchSettings.model_fields["home"].default)

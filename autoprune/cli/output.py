@@ -1,0 +1,81 @@
+"""Where words go: people read the console, programs read one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_error(message: str) -> None:
+    """Print ``error: message`` on stderr as one line."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+
+
+def console(as_json: bool = False) -> Console:
+    """Return the console that people read: stdout, or stderr where stdout carries JSON."""
+    from rich.console import Console
+
+    return Console(stderr=as_json, highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def json_stdout(as_json: bool) -> Iterator[None]:
+    """Keep stdout for the one JSON object: whatever else is written to it goes to stderr.
+
+    Works on the file descriptor, so that libraries and child processes are caught as well.
+    """
+    if not as_json:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout; figures that are not numbers become null."""
+    json.dump(_finite(value), sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 48 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size_on_disk(count: float) -> str:
+    """Return a number of bytes as people say it, in powers of 1024."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{int(count)} B"

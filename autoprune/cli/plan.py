@@ -1,0 +1,75 @@
+"""``autoprune search --dry-run``: what a search would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autoprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from autoprune.search.settings import SearchSettings
+
+
+def print_plan(settings: SearchSettings, as_json: bool) -> None:
+    """Print the resolved plan of work, having checked it; nothing is started or written.
+
+    Raises:
+        AutoPruneError: whatever a search would refuse.
+    """
+    plan = plan_of(settings)
+    if as_json:
+        print_json(plan)
+        return
+    from rich.table import Table
+
+    out = console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _rows(plan).items():
+        table.add_row(name, str(value))
+    out.print(table)
+
+
+def plan_of(settings: SearchSettings) -> dict[str, Any]:
+    """Return the plan of work as plain values."""
+    from autoprune.evaluation.tasks import resolve_tasks
+    from autoprune.pipeline.prepare import inspect
+    from autoprune.search.problem import read_sizes
+    from autoprune.search.store import SearchStore, search_dir
+
+    dense = inspect(settings.model)
+    sizes = read_sizes(settings, dense.spec)
+    store = SearchStore(search_dir(settings.home, settings.name))
+    return {
+        "search": settings.name,
+        "state": store.state(),
+        "directory": str(store.directory),
+        "dense": {"model": dense.ref, "params": dense.spec.total_params},
+        "budget": sizes.budget.model_dump(mode="json"),
+        "smallest": sizes.smallest,
+        "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def _rows(plan: dict[str, Any]) -> dict[str, str]:
+    from autoprune.tracking.terminal import params_text
+
+    settings, budget, dense = plan["settings"], plan["budget"], plan["dense"]
+    states = {
+        "new": "new",
+        "interrupted": "goes on where it was stopped",
+        "running": "is running in another process",
+        "finished": "has finished: its front would be shown at once",
+    }
+    return {
+        "search": f"{plan['search']} ({states[plan['state']]})",
+        "written to": plan["directory"],
+        "model": f"{dense['model']}, {params_text(dense['params'])} parameters",
+        "sizes": f"{params_text(plan['smallest'])} to {params_text(budget['params'])} parameters, "
+        f"{plan['smallest'] / dense['params']:.1%} to {budget['fraction']:.1%} of the whole model",
+        "tasks": ", ".join(plan["tasks"]),
+        "trials": f"{settings['trials']} from space {settings['space']} by sampler "
+        f"{settings['sampler']}, {settings['workers']} at once",
+        "confirmation": f"up to {settings['confirm_points']} points, "
+        f"{settings['confirm_seeds']} seeds each",
+    }

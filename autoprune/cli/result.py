@@ -1,0 +1,99 @@
+"""The end of a search as people read it: the front, how it compares, where to look, what next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autoprune.search.store import SearchStore
+    from autoprune.tracking.records import FrontPoint, SearchSummary
+
+
+WIDE = 110
+"""Columns from which the table has room for everything."""
+
+
+def print_result(
+    summary: SearchSummary,
+    store: SearchStore,
+    console: Console,
+    *,
+    everything: bool = False,
+) -> None:
+    """Print a confirmed front: table, plot, baselines beside it, links and the next commands."""
+    from autoprune.tracking.terminal import front_plot, front_table
+
+    wide = console.width >= WIDE
+    console.print(front_table(summary, dominated=everything, wide=wide))
+    if summary.front:
+        records = list(store.records().values())
+        unicode = (console.encoding or "").lower().startswith("utf")
+        console.print(front_plot(summary, records, unicode=unicode))
+    for line in comparison(summary):
+        console.print(Text(line), soft_wrap=True)
+    print_links(store, console, summary.front)
+    print_next(summary, console)
+
+
+def comparison(summary: SearchSummary) -> list[str]:
+    """Return a line for each recommended configuration: is the front better at its size?
+
+    A configuration is met by the best point that is no larger. They tie where their paired
+    interval of the difference holds zero (``tied_with``); two intervals that do not touch decide
+    where no pairing is recorded.
+    """
+    lines = []
+    for base in summary.baselines:
+        rival = _rival(summary, base)
+        if rival is None:
+            lines.append(f"  {base.baseline} ({base.fraction:.1%}): no point is as small")
+            continue
+        verdict = _verdict(rival, base)
+        gain = rival.retention.mean - base.retention.mean
+        lines.append(
+            f"  {base.baseline} ({base.fraction:.1%}) keeps {base.retention.mean:.3f}; "
+            f"trial {rival.trial} ({rival.fraction:.1%}) is {verdict}: {gain:+.3f}"
+        )
+    if lines:
+        lines.insert(0, "Against the recommended configurations, at their size or below:")
+    return lines
+
+
+def _rival(summary: SearchSummary, base: FrontPoint) -> FrontPoint | None:
+    """Return the point that retains the most at no more parameters than ``base``."""
+    fitting = [p for p in summary.front if p.params <= base.params and p.trial != base.trial]
+    return max(fitting, key=lambda p: p.retention.mean, default=None)
+
+
+def _verdict(point: FrontPoint, base: FrontPoint) -> str:
+    if base.trial in point.tied_with or point.trial in base.tied_with:
+        return "tied"
+    return "better" if point.retention.mean > base.retention.mean else "worse"
+
+
+def print_links(
+    store: SearchStore, console: Console, points: tuple[FrontPoint, ...] = (), local: str = ""
+) -> None:
+    """Print where the MLflow UI shows this search; nothing where it was never logged."""
+    from autoprune.tracking.links import LOCAL_UI, search_links
+    from autoprune.tracking.tracker import read_place
+
+    place = read_place(store.directory)
+    if place is None:
+        return
+    console.print(Text("In the MLflow UI:"))
+    for name, address in search_links(place, local=local or LOCAL_UI, points=points).items():
+        console.print(Text(f"  {name:8} {address}"), soft_wrap=True)
+
+
+def print_next(summary: SearchSummary, console: Console) -> None:
+    """Print the commands that most people type next."""
+    console.print(Text("Next:"))
+    console.print(Text(f"  autoprune ui {summary.name}"))
+    if summary.front:
+        best = summary.front[-1]
+        console.print(Text(f"  autoprune apply {summary.name}:{best.trial} -o smaller-model"))

@@ -1,0 +1,1 @@
+"""What leaves the house: checkpoints with their cards, and scores of them."""

@@ -1,0 +1,226 @@
+"""From a candidate to a checkpoint: kept weights or a rebuild, a card, and a proven reload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoprune.deploy.card import MADE_HERE, Dense, Facts, card_files
+from autoprune.deploy.source import KeptScores, Source
+from autoprune.errors import AutoPruneError
+
+if TYPE_CHECKING:
+    from autoprune.models.loading import Inspected
+    from autoprune.models.proof import ReloadProof
+    from autoprune.pipeline.candidate import Candidate
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A rebuilt model beside the one that was kept.
+
+    Attributes:
+        kept, rebuilt: retention of each on the ``confirm`` split.
+        largest_score: largest difference of a task's score.
+        largest_weight: largest difference of a weight, where the kept weights are at hand.
+    """
+
+    kept: float | None
+    rebuilt: float | None
+    largest_score: float
+    largest_weight: float | None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A checkpoint that was written and proved to reload.
+
+    Attributes:
+        path: where it stands.
+        params: its parameters.
+        fraction: share of the whole dense model.
+        retention: of these weights, where known.
+        proof: of the reload.
+        difference: to the kept model, after a rebuild that had one to compare with.
+    """
+
+    path: Path
+    params: int
+    fraction: float
+    retention: float | None
+    proof: ReloadProof
+    difference: Difference | None = None
+
+
+def apply_kept(source: Source, out: Path, on_stage: Stage = lambda text: None) -> Applied:
+    """Write the kept recovered weights of a candidate as a checkpoint.
+
+    Raises:
+        AutoPruneError: no weights were kept, or the output cannot be used.
+    """
+    from autoprune.models.checkpoint import check_output_dir
+
+    check_output_dir(out)
+    if source.candidate is None or source.weights is None:
+        raise AutoPruneError(
+            f"no weights of {source.name} were kept: --rebuild trains it again, or choose one that "
+            f"'autoprune front {source.settings.name}' lists"
+        )
+    from autoprune.models.arrays import from_arrays
+    from autoprune.pruning.surgery import pruned_config
+
+    dense = _inspect(source)
+    on_stage("load the kept weights")
+    with np.load(source.weights) as arrays:
+        config = pruned_config(dense.config, source.candidate.plan)
+        model = from_arrays(config, {name: arrays[name] for name in arrays.files})
+    _carry_generation(model, dense.directory)
+    kept = source.kept or KeptScores({}, None, None)
+    facts = _facts(source, source.candidate, dense, kept, source.dense_scores)
+    return _save(model, facts, dense, out, on_stage)
+
+
+def rebuild(
+    source: Source, out: Path, *, gpus: float = 0.0, on_stage: Stage = lambda text: None
+) -> Applied:
+    """Prune and recover a candidate again, score it, and write the result as a checkpoint.
+
+    Raises:
+        AutoPruneError: the dense model is another one by now, or the output cannot be used.
+    """
+    from autoprune.models.arrays import state_arrays
+    from autoprune.models.checkpoint import check_output_dir
+
+    check_output_dir(out)
+    dense = _inspect(source)
+
+    from autoprune.pipeline.run import Bench
+    from autoprune.resources import Resources
+    from autoprune.search.problem import PipelineProblem, TrialBench
+
+    settings = source.settings
+    prepared = PipelineProblem().prepare(settings, source.space, on_stage)
+    # The threads of a trial: with others the sums would round otherwise.
+    bench = Bench(prepared.assets, Resources(cpus=settings.cpus_per_trial, gpus=gpus))
+    candidate = source.candidate
+    if candidate is None:
+        candidate = TrialBench(bench, prepared.work).candidate(source.knobs, source.seed)
+    on_stage(f"prune and recover {source.name}: {candidate.recipe.sample_passes:,} samples")
+    run = bench.start(candidate)
+    result = run.rung(1.0, split="confirm")
+    model = run.finish()
+    made = KeptScores(result.per_task, result.retention, result.retention_raw)
+    exam = prepared.assets.exams["confirm"]
+    facts = _facts(source, candidate, dense, made, exam.dense.by_task)
+    applied = _save(model, facts, dense, out, on_stage)
+    return Applied(
+        path=applied.path,
+        params=applied.params,
+        fraction=applied.fraction,
+        retention=applied.retention,
+        proof=applied.proof,
+        difference=_difference(source, made, state_arrays(model)),
+    )
+
+
+def _inspect(source: Source) -> Inspected:
+    """Check the dense model, and that it is the one that the candidate was cut from."""
+    from autoprune.pipeline.prepare import inspect
+
+    dense = inspect(source.settings.model)
+    if source.dense_identity not in (None, dense.identity):
+        raise AutoPruneError(
+            f"model {source.settings.model!r} is not the one that {source.name} was cut from: its "
+            "weights or its configuration have changed since; put that one back"
+        )
+    return dense
+
+
+def _facts(
+    source: Source,
+    candidate: Candidate,
+    dense: Inspected,
+    made: KeptScores,
+    dense_scores: Mapping[str, float],
+) -> Facts:
+    from autoprune.zoo import EMBEDDED
+
+    licence = dense.licence or (MADE_HERE if dense.ref == EMBEDDED else "other (none is stated)")
+    return Facts(
+        settings=source.settings,
+        trial=source.trial,
+        candidate=candidate,
+        dense=Dense(dense.ref, dense.identity, licence, dense.spec, dense_scores),
+        split="confirm",
+        scores=made.scores,
+        retention=made.retention,
+        retention_raw=made.retention_raw,
+        point=source.point,
+        versions={"autoprune": version("autoprune"), **source.versions},
+    )
+
+
+def _save(model: Any, facts: Facts, dense: Inspected, out: Path, on_stage: Stage) -> Applied:
+    from autoprune.cost.parameters import size_of
+    from autoprune.models.checkpoint import how_to_load, save_checkpoint
+    from autoprune.models.families import wrapper_of
+    from autoprune.models.loading import load_processor
+
+    on_stage("write the checkpoint, and reload it in a fresh process")
+    processor = load_processor(dense.directory, wrapper_of(dense.config).projector is not None)
+    card = card_files(facts, how_to_load(model.config))
+    saved = save_checkpoint(model, processor, out, card)
+    size = size_of(dense.spec, facts.candidate.plan)
+    return Applied(saved.path, size.params, size.fraction, facts.retention, saved.proof)
+
+
+def _carry_generation(model: Any, directory: Path) -> None:
+    """Give the model the dense model's generation settings, where it has a file of them."""
+    from transformers import GenerationConfig
+
+    if (directory / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(directory)
+
+
+def _difference(
+    source: Source, made: KeptScores, weights: Mapping[str, np.ndarray]
+) -> Difference | None:
+    """Compare a rebuilt model with the kept one, as far as that is known."""
+    if source.kept is None:
+        return None
+    before = source.kept.scores
+    largest = None
+    if source.weights is not None:
+        kept = _arrays(source.weights)
+        if kept.keys() == weights.keys():
+            largest = max(
+                (float(np.abs(kept[n] - weights[n]).max()) for n in weights if weights[n].size),
+                default=0.0,
+            )
+    return Difference(
+        kept=source.kept.retention,
+        rebuilt=made.retention,
+        largest_score=max(
+            (abs(score - before[task]) for task, score in made.scores.items() if task in before),
+            default=0.0,
+        ),
+        largest_weight=largest,
+    )
+
+
+def _arrays(place: Path) -> dict[str, np.ndarray]:
+    """Return the weights of a checkpoint directory, or of a file of arrays."""
+    if place.is_dir():
+        from autoprune.models.arrays import state_arrays
+        from autoprune.models.loading import load_model
+
+        return state_arrays(load_model(place).model)
+    with np.load(place) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,218 @@
+"""A checkpoint's scores on the tasks, beside those of the dense model that it was cut from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import AutoPruneError, did_you_mean
+
+if TYPE_CHECKING:
+    from autoprune.evaluation.retention import Interval, Retention
+    from autoprune.evaluation.scores import TaskScores
+    from autoprune.models.loading import Inspected
+
+SPLITS = ("search", "confirm")
+"""Splits that a model may be scored on; ``report`` never decides anything."""
+SCORES_FILE = "scores.json"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One model on the tasks of a split.
+
+    Attributes:
+        ref: the model as it was named.
+        params: its parameters.
+        split: where the questions are from.
+        questions, images: how many there were.
+        scores: task -> score, 0..1.
+        dense_ref: the dense model, where it is known.
+        dense_params: its parameters.
+        dense_scores: its scores on the same questions.
+        retention: against the dense model; 1.0 keeps everything.
+        interval: of the retention, over images (one model, one seed).
+        seconds: spent answering.
+    """
+
+    ref: str
+    params: int
+    split: str
+    questions: int
+    images: int
+    scores: dict[str, float]
+    seconds: float
+    dense_ref: str | None = None
+    dense_params: int | None = None
+    dense_scores: dict[str, float] | None = None
+    retention: Retention | None = None
+    interval: Interval | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``evaluate --json`` prints."""
+        value: dict[str, Any] = {
+            "model": self.ref,
+            "params": self.params,
+            "split": self.split,
+            "questions": self.questions,
+            "images": self.images,
+            "scores": self.scores,
+            "dense": None,
+            "retention": None,
+            "retention_raw": None,
+            "left_out": [],
+            "seconds": self.seconds,
+        }
+        if self.dense_ref is not None:
+            value["dense"] = {
+                "model": self.dense_ref,
+                "params": self.dense_params,
+                "scores": self.dense_scores,
+            }
+        if self.retention is not None and self.interval is not None:
+            value["retention"] = {
+                "mean": self.retention.value,
+                "low": self.interval.low,
+                "high": self.interval.high,
+                "seeds": 1,
+            }
+            value["retention_raw"] = self.retention.raw
+            value["left_out"] = list(self.retention.left_out)
+        return value
+
+
+def score_model(
+    ref: str,
+    *,
+    tasks: Sequence[str] = (),
+    split: str = "confirm",
+    samples: int | None = None,
+    dense: str | None = None,
+    gpus: float = 0.0,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> Scored:
+    """Score a model, and its dense model on the same questions where that is known.
+
+    Args:
+        ref: a checkpoint directory, ``embedded``, or a hub name.
+        tasks: names; by default all of the embedded data.
+        split: one of ``SPLITS``.
+        samples: images to ask about; by default all of the split.
+        dense: the dense model to compare with; by default the one that the checkpoint names.
+        gpus: 0 computes on the CPU.
+        on_stage: told what begins.
+
+    Raises:
+        AutoPruneError: an unknown model, task or split, or a model that cannot be scored.
+    """
+    from autoprune.evaluation.tasks import resolve_tasks
+    from autoprune.models.loading import inspect_model
+    from autoprune.zoo import EMBEDDED, embedded_path
+
+    if split == "report":
+        raise AutoPruneError(
+            "split 'report' is read once, by experiments, so that it stays unseen: use confirm"
+        )
+    if split not in SPLITS:
+        raise AutoPruneError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
+    if samples is not None and samples < 1:
+        raise AutoPruneError(f"--samples {samples} is below 1: give 1 or more")
+    specs = resolve_tasks(tasks or None)
+    named = {EMBEDDED: embedded_path}
+    found = inspect_model(ref, named)
+    base = _dense_of(found, dense, named)
+    with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
+        exam = _Exam(specs, split, samples, Path(folder), gpus, on_stage)
+        params, scores = exam.score(ref, named)
+        below = None if base is None else exam.score(base, named)
+    return _scored(ref, split, params, scores, base, below)
+
+
+class _Exam:
+    """The tasks of a split, written once and asked of one model after the other."""
+
+    def __init__(
+        self,
+        specs: Sequence[Any],
+        split: str,
+        samples: int | None,
+        folder: Path,
+        gpus: float,
+        on_stage: Callable[[str], None],
+    ) -> None:
+        from autoprune.evaluation.tasks import materialise
+        from autoprune.resources import Resources
+        from autoprune.zoo import load_split
+
+        self.device = Resources(gpus=gpus).device()
+        self.specs, self.split, self.on_stage = specs, split, on_stage
+        on_stage(f"write the tasks of split {split}")
+        self.folder = materialise(load_split(split, samples), specs, folder)
+
+    def score(self, ref: str, named: Any) -> tuple[int, TaskScores]:
+        """Return a model's parameters and its scores; the model is not kept."""
+        from autoprune.evaluation.bridge import Evaluator
+        from autoprune.models.loading import load_model
+
+        self.on_stage(f"load {ref}")
+        loaded = load_model(ref, device=self.device, named=named)
+        evaluator = Evaluator(loaded.processor, self.folder, self.specs)
+        self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")
+        return loaded.spec.total_params, evaluator.evaluate(loaded.model)
+
+
+def _dense_of(found: Inspected, typed: str | None, named: Any) -> str | None:
+    """Return the dense model to compare with: as typed, or as the checkpoint's scores name it.
+
+    A dense model that is named and is not to be had, or is another one by now, counts as unknown.
+    """
+    from autoprune.models.loading import inspect_model
+
+    if typed is not None:
+        inspect_model(typed, named)
+        return typed
+    if not found.pruned:
+        return None
+    try:
+        note = json.loads((found.directory / SCORES_FILE).read_text())["dense"]
+        there = inspect_model(note["model"], named)
+    except (OSError, ValueError, KeyError, TypeError, AutoPruneError):
+        return None
+    return str(note["model"]) if there.identity == note["identity"] else None
+
+
+def _scored(
+    ref: str,
+    split: str,
+    params: int,
+    scores: TaskScores,
+    base: str | None,
+    below: tuple[int, TaskScores] | None,
+) -> Scored:
+    from autoprune.evaluation.retention import bootstrap, retention
+
+    images = {str(image) for task in scores.tasks for image in task.images}
+    common: dict[str, Any] = {
+        "ref": ref,
+        "params": params,
+        "split": split,
+        "questions": scores.questions,
+        "images": len(images),
+        "scores": scores.by_task,
+        "seconds": scores.seconds,
+    }
+    if below is None:
+        return Scored(**common)
+    dense_params, dense_scores = below
+    return Scored(
+        **common,
+        dense_ref=base,
+        dense_params=dense_params,
+        dense_scores=dense_scores.by_task,
+        retention=retention(scores, dense_scores),
+        interval=bootstrap(scores, dense_scores),
+    )

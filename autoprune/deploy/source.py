@@ -1,0 +1,195 @@
+"""What is to be applied: a trial of a search, or a checkpoint that is to be made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.deploy.card import PLAN, RECIPE, SCORES, SEARCH
+from autoprune.errors import AutoPruneError
+
+if TYPE_CHECKING:
+    from autoprune.evaluation.scores import TaskScores
+    from autoprune.pipeline.candidate import Candidate
+    from autoprune.search.settings import SearchSettings
+    from autoprune.search.space import Space
+    from autoprune.search.store import SearchStore
+    from autoprune.tracking.records import FrontPoint, SearchSummary
+
+WEIGHTS = "weights.npz"
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """How the kept weights scored on the ``confirm`` split."""
+
+    scores: Mapping[str, float]
+    retention: float | None
+    retention_raw: float | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A candidate and what is known of it.
+
+    Attributes:
+        name: as a user names it: ``demo:7``, or a directory.
+        settings, space: of its search.
+        trial: its number there.
+        candidate: plan, recipe and precision; None for a trial of which only knobs are known.
+        knobs, seed: of the trial.
+        weights: a file of arrays or a checkpoint directory that holds its recovered weights.
+        kept: how those scored.
+        point: the confirmed point over several seeds.
+        dense_scores: of the dense model on the ``confirm`` split.
+        dense_identity: content hash of the dense model, where it was noted.
+        versions: of the libraries the search ran on.
+    """
+
+    name: str
+    settings: SearchSettings
+    space: Space
+    trial: int
+    candidate: Candidate | None
+    knobs: Mapping[str, Any]
+    seed: int
+    weights: Path | None
+    kept: KeptScores | None
+    point: FrontPoint | None
+    dense_scores: Mapping[str, float]
+    dense_identity: str | None
+    versions: Mapping[str, str]
+
+
+def from_search(store: SearchStore, trial: int) -> Source:
+    """Return a trial of a search.
+
+    Raises:
+        AutoPruneError: the search has no such trial, or it never got a candidate.
+    """
+    records = store.records()
+    if trial not in records:
+        there = f"it has trials {min(records)} to {max(records)}" if records else "it has none yet"
+        raise AutoPruneError(
+            f"search {store.name!r} has no trial {trial}: {there}, and 'autoprune front "
+            f"{store.name}' lists those worth having"
+        )
+    record = records[trial]
+    if record.params is None:
+        raise AutoPruneError(
+            f"trial {trial} of search {store.name!r} {record.state} before it had a model"
+            f"{' (' + record.reason + ')' if record.reason else ''}: choose one that 'autoprune "
+            f"front {store.name}' lists"
+        )
+    folder = store.directory / "kept" / f"{trial:04d}"
+    candidate = None
+    if (folder / "candidate.json").is_file():
+        from autoprune.pipeline.candidate import Candidate
+
+        candidate = Candidate.from_dict(json.loads((folder / "candidate.json").read_text()))
+    summary = store.summary()
+    seed = record.seed if candidate is None else candidate.recipe.seed
+    return Source(
+        name=f"{store.name}:{trial}",
+        settings=store.settings({"home": store.directory.parent.parent}),
+        space=store.space(),
+        trial=trial,
+        candidate=candidate,
+        knobs={name: value for name, value in record.knobs.items() if value is not None},
+        seed=seed,
+        weights=folder / WEIGHTS if (folder / WEIGHTS).is_file() else None,
+        kept=_kept_scores(store, trial, seed, summary),
+        point=_point(summary, trial),
+        dense_scores={} if summary is None else summary.dense.scores,
+        dense_identity=None,
+        versions=record.versions,
+    )
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether ``apply`` wrote this directory."""
+    return all((directory / name).is_file() for name in (PLAN, RECIPE, SCORES, SEARCH))
+
+
+def from_checkpoint(directory: Path, home: Path) -> Source:
+    """Return the candidate of a checkpoint that ``apply`` wrote, anywhere.
+
+    Args:
+        directory: the checkpoint.
+        home: where caches go.
+
+    Raises:
+        AutoPruneError: its card cannot be read.
+    """
+    from autoprune.pipeline.candidate import Candidate
+    from autoprune.search.settings import make_settings
+    from autoprune.search.space import load_space
+    from autoprune.tracking.records import FrontPoint
+
+    try:
+        plan, recipe, scores, search = (
+            json.loads((directory / name).read_text()) for name in (PLAN, RECIPE, SCORES, SEARCH)
+        )
+        precision = plan.pop("precision")
+        settings = make_settings({**search["settings"], "home": home})
+        point = scores["confirmed"]
+        return Source(
+            name=str(directory),
+            settings=settings,
+            space=load_space("hybrid"),  # the candidate is known: nothing is sampled
+            trial=search["trial"],
+            candidate=Candidate.from_dict({"plan": plan, "recipe": recipe, "precision": precision}),
+            knobs={},
+            seed=recipe["seed"],
+            weights=directory,
+            kept=KeptScores(scores["scores"], scores["retention"], scores["retention_raw"]),
+            point=None if point is None else FrontPoint.model_validate(point),
+            dense_scores=scores["dense"]["scores"],
+            dense_identity=scores["dense"]["identity"],
+            versions=scores["versions"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AutoPruneError(
+            f"the card of {directory} cannot be read ({type(error).__name__}: {error}): copy the "
+            "checkpoint again"
+        ) from error
+
+
+def _point(summary: SearchSummary | None, trial: int) -> FrontPoint | None:
+    if summary is None:
+        return None
+    found = (p for p in (*summary.points, *summary.baselines) if p.trial == trial)
+    return next(found, None)
+
+
+def _kept_scores(
+    store: SearchStore, trial: int, seed: int, summary: SearchSummary | None
+) -> KeptScores | None:
+    """Return how the kept weights scored when the front was confirmed."""
+    from autoprune.evaluation.scores import TaskScores
+
+    path = store.directory / "confirm" / f"{trial:04d}-{seed}.json"
+    if summary is None or not path.is_file():
+        return None
+    scores = TaskScores.from_dict(json.loads(path.read_text()))
+    kept, raw = plain_retention(scores, summary.dense.scores)
+    return KeptScores(scores.by_task, kept, raw)
+
+
+def plain_retention(
+    scores: TaskScores, dense: Mapping[str, float]
+) -> tuple[float | None, float | None]:
+    """Return retention and its raw form from the dense model's scores alone."""
+    from dataclasses import replace
+
+    from autoprune.evaluation.retention import retention
+    from autoprune.evaluation.scores import TaskScores
+
+    if set(dense) != set(scores.by_task):
+        return None, None
+    tasks = tuple(replace(t, score=dense[t.name], values=None) for t in scores.tasks)
+    found = retention(scores, TaskScores(tasks))
+    return found.value, found.raw

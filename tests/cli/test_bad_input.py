@@ -1,0 +1,223 @@
+"""Bad input: one line that names the value and the mend, exit 2, nothing started, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from autoprune.cli.main import run
+
+SPACE = """
+description: a small space
+rungs: [0, 1]
+knobs:
+  size: {low: 0, high: 1}
+  axis: [width, hybrid]
+"""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A command line and the words that its one line of error must hold.
+
+    ``{dir}`` in an argument is the test's own directory; ``prepare`` fills it first.
+    """
+
+    what: str
+    arguments: str
+    says: tuple[str, ...]
+    prepare: Callable[[Path], None] = lambda folder: None
+
+
+def space_file(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "mine.yaml").write_text(text) and None
+
+
+def a_file(folder: Path) -> None:
+    (folder / "taken").write_text("not a directory")
+
+
+def model_dir(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Copy the embedded model's directory and break it."""
+
+    def prepare(folder: Path) -> None:
+        from autoprune.zoo import embedded_path
+
+        shutil.copytree(embedded_path(), folder / "model")
+        change(folder / "model")
+
+    return prepare
+
+
+def no_weights(model: Path) -> None:
+    for path in model.glob("*.safetensors"):
+        path.unlink()
+
+
+def truncated(model: Path) -> None:
+    for path in model.glob("*.safetensors"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def other_architecture(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["text_config"]["model_type"] = "bloom"
+    (model / "config.json").write_text(json.dumps(config))
+
+
+def started_search(folder: Path) -> None:
+    """Leave a search that was started with the default settings."""
+    from autoprune.search.settings import make_settings
+    from autoprune.search.store import SearchStore, search_dir
+
+    settings = make_settings({"name": "first", "home": folder / "home"})
+    SearchStore(search_dir(folder / "home", "first")).open(settings)
+
+
+def full_directory(folder: Path) -> None:
+    started_search(folder)
+    (folder / "out").mkdir()
+    (folder / "out" / "precious.txt").write_text("keep me")
+
+
+SEARCH = "search --home {dir}/home"
+TABLE = [
+    Bad("budget unit", f"{SEARCH} --budget 3X", ("3X", "3B-params", "60%")),
+    Bad("budget word", f"{SEARCH} --budget small", ("small", "60%")),
+    Bad("budget sign", f"{SEARCH} --budget -60%", ("-60%",)),
+    Bad("budget zero", f"{SEARCH} --budget 0%", ("0%",)),
+    Bad("budget nan", f"{SEARCH} --budget nan%", ("nan%",)),
+    Bad("budget at the dense size", f"{SEARCH} --budget 100%", ("100%", "dense")),
+    Bad("budget above the dense size", f"{SEARCH} --budget 900M-params --model {{dir}}/model",
+        ("900M-params", "dense"), model_dir(lambda model: None)),
+    Bad("budget out of reach", f"{SEARCH} --budget 2%", ("2%", "reach")),
+    Bad("budget of another model", f"{SEARCH} --budget 3B-params",
+        ("3B-params", "embedded", "--model")),
+    Bad("unknown model", f"{SEARCH} --model embeded", ("embeded", "'embedded'")),
+    Bad("unknown task", f"{SEARCH} --tasks digits_colr", ("digits_colr", "'digits_colour'")),
+    Bad("unknown space", f"{SEARCH} --space hybird", ("hybird", "'hybrid'")),
+    Bad("unknown sampler", f"{SEARCH} --sampler nsga", ("nsga", "'nsga2'")),
+    Bad("space file that is not there", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("mine.yaml", "does not exist")),
+    Bad("space with an unknown key", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("mine", "colour"), space_file(SPACE + "colour: red\n")),
+    Bad("space with an unknown knob", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("tempreature", "'temperature'"), space_file(SPACE + "  tempreature: 0.5\n")),
+    Bad("space with an unknown key in a range", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("step",), space_file(SPACE + "  temperature: {low: 0, high: 1, step: 2}\n")),
+    Bad("space with an empty range", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("temperature", "empty"), space_file(SPACE + "  temperature: {low: 1, high: 0}\n")),
+    Bad("space with a wrong type", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("temperature", "warm"), space_file(SPACE + "  temperature: {low: warm, high: 1}\n")),
+    Bad("space that is no mapping", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("mine", "mapping"), space_file("- size\n- axis\n")),
+    Bad("space that is no YAML", f"{SEARCH} --space {{dir}}/mine.yaml",
+        ("mine", "YAML"), space_file("knobs: {size: [\n")),
+    Bad("home that cannot be written", "search --home {dir}/taken/home",
+        ("taken", "--home"), a_file),
+    Bad("name with other settings", f"{SEARCH} --name first --seed 7",
+        ("first", "--seed", "--resume first", "--name"), started_search),
+    Bad("name that is no directory", f"{SEARCH} --name ../out", ("../out",)),
+    Bad("resume of nothing", f"{SEARCH} --resume frist", ("frist", "'first'"), started_search),
+    Bad("resume in an empty home", f"{SEARCH} --resume first", ("first", "home")),
+    Bad("resume with other settings", f"{SEARCH} --resume first --seed 7",
+        ("--seed", "--name"), started_search),
+    Bad("resume and name", f"{SEARCH} --resume first --name second",
+        ("first", "second", "--name"), started_search),
+    Bad("tracking that does not answer", f"{SEARCH} --tracking-uri http://127.0.0.1:9",
+        ("http://127.0.0.1:9", "--tracking-uri")),
+    Bad("tracking in a directory", f"{SEARCH} --tracking-uri {{dir}}/runs",
+        ("runs", "sqlite:///")),
+    Bad("tracking of no kind", f"{SEARCH} --tracking-uri sqllite:///x.db",
+        ("sqllite", "'sqlite'")),
+    Bad("model without weights", f"{SEARCH} --model {{dir}}/model --budget 60%",
+        ("model", "weights"), model_dir(no_weights)),
+    Bad("model with truncated weights", f"{SEARCH} --model {{dir}}/model --budget 60%",
+        ("safetensors",), model_dir(truncated)),
+    Bad("model of another architecture", f"{SEARCH} --model {{dir}}/model --budget 60%",
+        ("bloom", "llama"), model_dir(other_architecture)),
+    Bad("model directory that is not there", f"{SEARCH} --model {{dir}}/model", ("model",)),
+    Bad("data fraction 0", f"{SEARCH} --data-fraction 0", ("0", "--data-fraction", "(0, 1]")),
+    Bad("data fraction above 1", f"{SEARCH} --data-fraction 1.5", ("1.5", "(0, 1]")),
+    Bad("data fraction nan", f"{SEARCH} --data-fraction nan", ("nan", "(0, 1]")),
+    Bad("no trials", f"{SEARCH} --trials 0", ("--trials", "0")),
+    Bad("negative trials", f"{SEARCH} --trials -3", ("--trials", "-3")),
+    Bad("trials in words", f"{SEARCH} --trials many", ("--trials", "integer")),
+    Bad("no workers", f"{SEARCH} --workers 0", ("--workers", "0")),
+    Bad("no time", f"{SEARCH} --max-hours 0", ("--max-hours", "0")),
+    Bad("negative seed", f"{SEARCH} --seed -1", ("--seed", "-1")),
+    Bad("cache limit without unit", f"{SEARCH} --cache-limit 4", ("--cache-limit", "4GiB")),
+    Bad("GPUs that are neither", f"{SEARCH} --gpus-per-trial 1.5", ("--gpus-per-trial", "1.5")),
+    Bad("smallest size above the budget", f"{SEARCH} --budget 60% --min-size 70%",
+        ("70%", "60%")),
+    Bad("unknown option", "search --bugdet 60%", ("--bugdet", "--budget")),
+    Bad("unknown command", "serch", ("serch", "search")),
+    Bad("dry run of a bad budget", f"{SEARCH} --dry-run --budget 3X", ("3X",)),
+    Bad("JSON of a bad budget", f"{SEARCH} --json --budget 3X", ("3X",)),
+    Bad("front of nothing", "front frist --home {dir}/home", ("frist", "'first'"), started_search),
+    Bad("front without a name", "front", ("NAME",)),
+    Bad("apply without a trial", "apply first -o {dir}/out", ("first", "demo:7")),
+    Bad("apply of no search", "apply frist:3 -o {dir}/out --home {dir}/home",
+        ("frist", "'first'"), started_search),
+    Bad("apply of no trial", "apply first:3 -o {dir}/out --home {dir}/home",
+        ("first", "3"), started_search),
+    Bad("apply without output", "apply first:3", ("-o",)),
+    Bad("space of no name", "spaces hybird", ("hybird", "'hybrid'")),
+    Bad("ui of no search", "ui frist --home {dir}/home", ("frist", "'first'"), started_search),
+    Bad("evaluate of no model", "evaluate embeded", ("embeded", "'embedded'")),
+    Bad("evaluate of no task", "evaluate embedded --tasks digits_colr",
+        ("digits_colr", "'digits_colour'")),
+    Bad("evaluate on the report split", "evaluate embedded --split report",
+        ("report", "confirm")),
+]  # fmt: skip
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Return every path below a folder with its content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("bad", TABLE, ids=[bad.what for bad in TABLE])
+def test_bad_input_is_one_line(
+    bad: Bad, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad.prepare(tmp_path)
+    before = tree(tmp_path)
+    capfd.readouterr()
+
+    code = run([word.format(dir=tmp_path) for word in bad.arguments.split()])
+
+    said = capfd.readouterr()
+    assert code == 2, said.err
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1, said.err
+    for word in bad.says:
+        assert word in said.err
+    assert tree(tmp_path) == before, "something was started or lost"
+    ray = sys.modules.get("ray")
+    assert ray is None or not ray.is_initialized()
+
+
+def test_no_write_permission(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() == 0:
+        home = Path("/proc/autoprune")  # nobody can create this one
+    else:
+        home = tmp_path / "closed"
+        home.mkdir(mode=0o500)
+    assert run(["search", "--home", str(home)]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert str(home) in said
+    assert "--home" in said

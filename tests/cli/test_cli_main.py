@@ -1,0 +1,121 @@
+"""The command itself: quick help with examples, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autoprune import __version__
+from autoprune.cli import main as cli
+from autoprune.errors import AutoPruneError, StoppedError
+
+COMMANDS = ("search", "front", "apply", "evaluate", "spaces", "ui")
+HEAVY = ("torch", "ray", "mlflow", "lmms_eval", "transformers", "optuna", "datasets")
+
+
+def autoprune(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "autoprune.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    best = float("inf")
+    for _ in range(5):  # other work on the machine may slow a run, not every run
+        began = time.perf_counter()
+        done = autoprune("--help")
+        best = min(best, time.perf_counter() - began)
+        if best < 1.0:
+            break
+    assert done.returncode == 0
+    assert best < 1.0
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from autoprune.cli.main import run;"
+        "run(['--help']); run(['search', '--help']);"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "Example" in said
+    assert f"autoprune {command}" in said.split("Example")[1]
+
+
+def test_nothing_typed_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"autoprune {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (AutoPruneError("budget 'x' is bad:\n  use 60%"), 2, "error: budget 'x' is bad: use 60%\n"),
+        (StoppedError("stopped; resume it"), 3, "error: stopped; resume it\n"),
+    ],
+)
+def test_an_error_is_one_line(
+    raised: Exception,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _raise_from_spaces(monkeypatch, raised)
+    assert cli.run(["spaces"]) == code
+    captured = capsys.readouterr()
+    assert captured.err == said
+    assert captured.out == ""
+
+
+def test_a_bug_leaves_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    _raise_from_spaces(monkeypatch, ZeroDivisionError("by zero"))
+    assert cli.run(["spaces"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "this is a bug" in said
+    assert "ZeroDivisionError: by zero" in said
+    (trace,) = tmp_path.iterdir()
+    assert str(trace) in said
+    assert "Traceback" in trace.read_text()
+
+
+def test_ctrl_c_is_a_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _raise_from_spaces(monkeypatch, KeyboardInterrupt())
+    assert cli.run(["spaces"]) == 3
+    assert "stopped" in capsys.readouterr().err
+
+
+def _raise_from_spaces(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("autoprune.search.space.list_spaces", fail)
