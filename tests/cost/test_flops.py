@@ -32,7 +32,9 @@ def test_forward_equals_what_torch_counts(gqa: bool, bias: bool) -> None:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(**inputs, use_cache=False)
         counted = counter.get_total_flops()
-        assert costs.forward(shapes, tokens=tokens, predicted=tokens) == counted
+        # Older releases make rotary angles by a product of positions and frequencies.
+        angles = tokens * spec.head_dim
+        assert counted - costs.forward(shapes, tokens=tokens, predicted=tokens) in (0, angles)
 
 
 def test_steps_cost_more_the_more_is_trained() -> None:
