@@ -90,6 +90,7 @@ def decode(
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     position_ids: torch.Tensor | None = None,
+    past_key_values: Any = None,
 ) -> torch.Tensor:
     """Run the decoder and return its last hidden states after the final norm, [B, T, H].
 
@@ -99,6 +100,8 @@ def decode(
         attention_mask: [B, T], or a bool mask [B, 1, T, T] that is true where a position may
             look; None for plain causal attention.
         position_ids: [B, T]; None counts from 0.
+        past_key_values: a transformers cache of K earlier positions, which grows by T; the mask
+            is [B, 1, T, K + T] then.
     """
     decoder = model.get_decoder()
     if attention_mask is not None and attention_mask.dim() == 4:
@@ -109,7 +112,8 @@ def decode(
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
         position_ids=position_ids,
-        use_cache=False,
+        past_key_values=past_key_values,
+        use_cache=past_key_values is not None,
     ).last_hidden_state
 
 
