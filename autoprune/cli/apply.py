@@ -87,8 +87,8 @@ def _print(applied: Applied, out: Console) -> None:
 
     kept = "" if applied.retention is None else f", retention {applied.retention:.3f}"
     out.print(
-        f"done: {applied.path} ({params_text(applied.params)} parameters, {applied.fraction:.1%} of the "
-        f"whole{kept})",
+        f"done: {applied.path} ({params_text(applied.params)} parameters, "
+        f"{applied.fraction:.1%} of the whole{kept})",
         soft_wrap=True,
         markup=False,
     )

@@ -48,7 +48,10 @@ def confirmed_summary(store: SearchStore) -> SearchSummary:
     if summary is not None:
         return summary
     ended = sum(record.state != "running" for record in store.records().values())
-    so_far = f"search {store.name!r} has no confirmed front yet ({ended} trials have ended)"
+    so_far = (
+        f"search {store.name!r} has no confirmed front yet "
+        f"({ended} of {store.settings().trials} trials have ended)"
+    )
     if store.state() == "running":
         raise StoppedError(f"{so_far}: it is still running, wait for it")
     raise StoppedError(f"{so_far}: 'autoprune search --resume {store.name}' goes on with it")

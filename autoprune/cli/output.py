@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def console(as_json: bool = False) -> Console:
 def json_stdout(as_json: bool) -> Iterator[None]:
     """Keep stdout for the one JSON object: whatever else is written to it goes to stderr.
 
-    Works on the file descriptor, so that libraries and child processes are caught as well.
+    Works on the file descriptor too, so that compiled libraries and child processes are caught.
     """
     if not as_json:
         yield
@@ -39,7 +39,8 @@ def json_stdout(as_json: bool) -> Iterator[None]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)

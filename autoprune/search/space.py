@@ -245,6 +245,8 @@ def _first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"unknown key {where!r}; take it out"
+    if isinstance(problem["input"], (str, int, float)):
+        message = f"{problem['input']!r}: {message}"
     return f"{where}: {message}" if where else message
 
 

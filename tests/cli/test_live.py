@@ -106,7 +106,7 @@ def test_a_pipe_gets_plain_lines() -> None:
     lines = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
     assert "measure importance" in lines[0]
-    assert any("trial 0 complete · 1.2M params, 55.0% of the whole" in line for line in lines)
+    assert any("trial 0 complete · 1.20M params, 55.0% of the whole" in line for line in lines)
     assert any("trials 1/3, front of 1, hypervolume 0.412, about 1 min" in line for line in lines)
     assert any(line.endswith("out of memory") for line in lines)
     assert lines[-1].endswith("confirmation 1/6")
