@@ -48,7 +48,8 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
         box=box.SIMPLE_HEAD,
         title=_caption(summary),
         title_justify="left",
-        padding=(0, 1, 0, 0),
+        padding=0,
+        show_edge=False,
     )
     for name in ("trial", "params", "model", "cut"):
         table.add_column(name, justify="right", no_wrap=True)
