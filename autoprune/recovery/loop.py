@@ -260,7 +260,7 @@ class Recovery:
         if self._needs & (Needs.TEACHER_HIDDEN | Needs.TEACHER_LOGITS):
             assert self.teacher is not None
             with torch.no_grad():
-                teacher_hidden = self.teacher.hidden(batch)
+                teacher_hidden = self.teacher.hidden(batch, features)
                 if self._needs & Needs.TEACHER_LOGITS:
                     teacher_logits = self.teacher.logits(teacher_hidden)
         return mix(

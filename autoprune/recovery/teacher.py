@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,8 +40,11 @@ class Teacher(Protocol):
         """Return the batch's vision features, [images, tokens, dim]; None if not at hand."""
         ...
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Return the final-norm states that predict the answer tokens, [N, hidden]."""
+    def hidden(self, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the final-norm states that predict the answer tokens, [N, hidden].
+
+        ``features`` are the batch's vision features if they are at hand.
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ class CachedTeacher:
             return None
         return _gathered(self.cache.features, batch.images, self.device)
 
-    def hidden(self, batch: Batch) -> Tensor:
+    def hidden(self, batch: Batch, features: Tensor | None = None) -> Tensor:
         """Return the final-norm states that predict the answer tokens, [N, hidden].
 
         Raises:
@@ -137,25 +141,35 @@ class CachedTeacher:
 
 
 class OnlineTeacher(CachedTeacher):
-    """A teacher that computes what its cache lacks, with the dense model at hand."""
+    """A teacher that computes what its cache lacks; the dense model is loaded when first asked."""
 
     def __init__(
-        self, cache: TeacherCache, model: Model, device: torch.device | str = "cpu"
+        self,
+        cache: TeacherCache,
+        dense: Callable[[], Model],
+        device: torch.device | str = "cpu",
     ) -> None:
-        """Stand on the dense ``model``, which is moved to ``device`` and left in eval mode."""
+        """Stand on the model that ``dense`` returns, moved to ``device`` and in eval mode."""
         super().__init__(cache, device)
-        self.model = model.to(self.device).eval()
+        self._dense = dense
 
-    def features(self, batch: Batch) -> Tensor | None:
-        """Return the batch's vision features, [images, tokens, dim], kept or computed."""
-        kept = super().features(batch)
-        return online_features(self.model, batch) if kept is None else kept
+    @cached_property
+    def model(self) -> Model:
+        """The dense model."""
+        return self._dense().to(self.device).eval()
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Return the final-norm states that predict the answer tokens, [N, hidden]."""
+    def hidden(self, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the final-norm states that predict the answer tokens, [N, hidden].
+
+        Without ``features``, kept ones are taken, or the dense model's own tower is run.
+        """
         if self.cache.hidden is not None:
             return super().hidden(batch)
-        return answer_states(self.model, batch, self.features(batch))
+        if features is None:
+            features = self.features(batch)
+        if features is None:
+            features = online_features(self.model, batch)
+        return answer_states(self.model, batch, features)
 
 
 def open_teacher(
@@ -168,12 +182,12 @@ def open_teacher(
     Args:
         cache: what was kept.
         device: where its answers are wanted.
-        dense: loads the dense model; called only where the cache lacks the teacher's states.
-            Without it such a cache serves losses that need no teacher.
+        dense: loads the dense model; called when a loss first asks for states that were not
+            kept. Without it such a cache serves losses that need no teacher.
     """
     if cache.hidden is not None or dense is None:
         return CachedTeacher(cache, device)
-    return OnlineTeacher(cache, dense(), device)
+    return OnlineTeacher(cache, dense, device)
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def test_1_the_teacher_uses_its_own_projector(
 ) -> None:
     dense, student = make_model(0), make_model(0)
     cache = build_teacher(dense, encoded, 0 if online else None)
-    teacher = OnlineTeacher(cache, dense) if online else CachedTeacher(cache)
+    teacher = OnlineTeacher(cache, lambda: dense) if online else CachedTeacher(cache)
     batch = collate(encoded, range(8))
     before = teacher.hidden(batch)
     recipe = RecoveryRecipe(scope="projector", hidden=1.0, sample_passes=32, learning_rate=0.1)
