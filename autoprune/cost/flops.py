@@ -117,12 +117,13 @@ def flops_of(config: Any) -> ModelFlops:
     if wrapper.projector is not None:
         tower = config.vision_config
         patches = (tower.image_size // tower.patch_size) ** 2
+        tokens = patches + _has_class_token(model)
         inside = model.get_submodule(wrapper.projector)
-        image_tokens = patches
-        if getattr(config, "vision_feature_select_strategy", "default") == "full":
-            image_tokens += 1
+        # The strategy "default" cuts off the first token, whatever it is.
+        cut = getattr(config, "vision_feature_select_strategy", "default") == "default"
+        image_tokens = tokens - cut
         projector = 2.0 * image_tokens * _linear_weights(inside)
-        vision = _tower_flops(model, tower, patches)
+        vision = _tower_flops(tower, patches, tokens)
     return ModelFlops(
         spec=spec_of(model),
         head=2.0 * text.hidden_size * text.vocab_size,
@@ -132,9 +133,8 @@ def flops_of(config: Any) -> ModelFlops:
     )
 
 
-def _tower_flops(model: Any, tower: Any, patches: int) -> float:
+def _tower_flops(tower: Any, patches: int, tokens: int) -> float:
     """Return the FLOPs of a ViT on one image: patch convolution, linears and attention."""
-    tokens = patches + (1 if _has_class_token(model) else 0)
     size = tower.hidden_size
     convolution = 2.0 * patches * size * 3 * tower.patch_size**2
     layer = 2.0 * tokens * (4 * size * size + 2 * size * tower.intermediate_size)

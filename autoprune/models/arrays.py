@@ -100,7 +100,8 @@ def fill(
         dtype: of the parameters; None keeps that of ``source``.  Buffers keep theirs.
         device: where the tensors are put.
     """
-    made: dict[int, nn.Parameter] = {}
+    # Old beside new, so that no old parameter is freed and its id taken by another.
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         for name, old in list(module._parameters.items()):
@@ -109,17 +110,13 @@ def fill(
             if id(old) not in made:
                 values = _of_shape(source(prefix + name), old.shape, prefix + name)
                 values = values.to(device=device, dtype=dtype)
-                # The old parameter is kept beside the new one, so that its id stays taken.
-                made[id(old)] = nn.Parameter(values, requires_grad=old.requires_grad)
-                made[id(old)].replaces = old  # type: ignore[attr-defined]
-            module._parameters[name] = made[id(old)]
+                made[id(old)] = old, nn.Parameter(values, requires_grad=old.requires_grad)
+            module._parameters[name] = made[id(old)][1]
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 values = _of_shape(source(prefix + name), buffer.shape, prefix + name)
                 module._buffers[name] = values.to(device=device)
         _fill_plain_tensors(module)
-    for parameter in made.values():
-        del parameter.replaces  # type: ignore[attr-defined]
     return model.eval()
 
 

@@ -97,6 +97,7 @@ class Backbone:
     def linear_names(self) -> list[str]:
         """Return the full names of all projections of kept sublayers, such as LoRA targets."""
         names: list[str] = []
+        prefix = self.prefix
         for index, shape in enumerate(self.shapes):
             for sublayer, kept in (
                 (self.family.attention, shape.heads),
@@ -104,7 +105,7 @@ class Backbone:
             ):
                 if kept:
                     names += [
-                        f"{self.prefix}.{index}.{sublayer.module}.{projection.name}"
+                        f"{prefix}.{index}.{sublayer.module}.{projection.name}"
                         for projection in (*sublayer.inputs, sublayer.output)
                     ]
         return names

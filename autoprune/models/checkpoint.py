@@ -31,7 +31,8 @@ from autoprune.models.shape import model_class
 
 CODE_FILE = "modeling_autoprune.py"
 # Errors of the machine, not of this code: permission, read-only, full, over quota.
-_OUTSIDE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _COPIED_FROM = "# Everything below is copied into the modelling file of saved checkpoints.\n"
 
 
@@ -123,7 +124,11 @@ def save_checkpoint(
         work.replace(out)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _OUTSIDE:
+        if isinstance(error, OSError) and error.errno in _TAKEN:
+            raise AutoPruneError(
+                f"output {out} was filled by someone else meanwhile: name another directory"
+            ) from None
+        if isinstance(error, OSError) and error.errno in _MACHINE:
             raise AutoPruneError(
                 f"output {out} cannot be written ({error.strerror}): free some space or name "
                 "another directory"

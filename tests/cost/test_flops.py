@@ -14,10 +14,11 @@ from autoprune.pruning.plan import LayerPlan, PruningPlan
 from autoprune.pruning.surgery import prune
 
 
+@pytest.mark.parametrize("tower", ["clip", "siglip"])
 @pytest.mark.parametrize("gqa", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_forward_equals_what_torch_counts(gqa: bool, bias: bool) -> None:
-    dense = tiny_model(gqa=gqa, bias=bias, attn="eager")
+def test_forward_equals_what_torch_counts(gqa: bool, bias: bool, tower: str) -> None:
+    dense = tiny_model(gqa=gqa, bias=bias, tower=tower, attn="eager")
     spec = spec_of(dense)
     layers = (LayerPlan(0, (0, 1), (1, 2, 3)), LayerPlan(2, (), (4,)), LayerPlan(3, (0, 1), ()))
     plan = PruningPlan("llama", spec.identity, 4, spec.q_per_group, layers)

@@ -153,6 +153,19 @@ def test_any_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_fills_up_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(directory: Path, reference: Any) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "precious").write_text("")
+
+    monkeypatch.setattr(checkpoint, "prove_reload", fill)
+    with pytest.raises(AutoPruneError, match="meanwhile"):
+        save_checkpoint(pruned_model(), tiny_processor(), tmp_path / "out")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "precious"]
+
+
 def test_empty_directory_is_taken(tmp_path: Path, unproved: None) -> None:
     (tmp_path / "out").mkdir()
     saved = save_checkpoint(pruned_model(), tiny_processor(), tmp_path / "out")
@@ -191,6 +204,20 @@ def test_stock_loader_stumbles_instead_of_inventing(tmp_path: Path, unproved: No
         out = save_checkpoint(model, tiny_processor(), tmp_path / str(place)).path
         with pytest.raises(RuntimeError, match="mismatched"):
             AutoModelForImageTextToText.from_pretrained(out)
+
+
+def test_stock_loader_reads_dropped_layers_right(tmp_path: Path, unproved: None) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    dense = tiny_model()
+    spec = spec_of(dense)
+    layers = (LayerPlan(0, *ALL), LayerPlan(3, *ALL))
+    model = prune(
+        dense.config, state_arrays(dense), PruningPlan("llama", spec.identity, 4, 2, layers)
+    )
+    out = save_checkpoint(model, tiny_processor(), tmp_path / "out").path
+    stock = AutoModelForImageTextToText.from_pretrained(out)
+    assert torch.equal(stock(**tiny_inputs()).logits, model(**tiny_inputs()).logits)
 
 
 def test_a_dense_model_can_be_saved(tmp_path: Path, unproved: None) -> None:

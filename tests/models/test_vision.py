@@ -10,9 +10,10 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.vision import decode, embed, head, vision_features
 
 
+@pytest.mark.parametrize("tower", ["clip", "siglip"])
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
-def test_pieces_equal_the_whole(attn: str) -> None:
-    model, inputs = tiny_model(attn=attn), tiny_inputs()
+def test_pieces_equal_the_whole(attn: str, tower: str) -> None:
+    model, inputs = tiny_model(attn=attn, tower=tower), tiny_inputs()
     features = vision_features(model, inputs["pixel_values"])
     assert features.shape == (2, IMAGE_TOKENS, 24)
     assert not features.requires_grad

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.models import (
     WORDS,
     tiny_inputs,
@@ -31,7 +33,7 @@ ALL_HEADS, ALL_CHANNELS = tuple(range(HEADS)), tuple(range(CHANNELS))
 TRAITS: dict[str, dict[str, Any]] = {
     "gqa-tied": {"gqa": True, "tied": True},
     "mha-untied": {"gqa": False, "tied": False},
-    "gqa-untied-biased": {"gqa": True, "tied": False, "bias": True},
+    "gqa-untied-biased-siglip": {"gqa": True, "tied": False, "bias": True, "tower": "siglip"},
 }
 Kept = dict[int, tuple[tuple[int, ...], tuple[int, ...]]]
 PLANS: dict[str, Kept] = {
@@ -117,6 +119,34 @@ def test_pruned_equals_masked_dense(traits: str, kept: str, attn: str) -> None:
         assert spec_of(pruned) == spec.with_layers(plan.shapes)
 
 
+@st.composite
+def kept_units(draw: st.DrawFn) -> Kept:
+    """Any plan of two query heads a KV group: whole groups, or one head of each kept group."""
+    kept: Kept = {}
+    for index in sorted(draw(st.sets(st.integers(0, LAYERS - 1), min_size=1))):
+        groups = sorted(draw(st.sets(st.integers(0, 1))))
+        heads = heads_of_groups(groups, 2)
+        if draw(st.booleans()):
+            heads = tuple(2 * group + draw(st.integers(0, 1)) for group in groups)
+        channels = draw(st.sets(st.integers(0, CHANNELS - 1), min_size=0 if heads else 1))
+        kept[index] = (heads, tuple(sorted(channels)))
+    return kept
+
+
+@settings(max_examples=25, deadline=None)
+@given(kept_units())
+def test_any_plan_equals_its_masked_dense(kept: Kept) -> None:
+    dense = tiny_model().double()
+    plan = plan_of(dense, kept)
+    pruned = prune(dense.config, state_arrays(dense), plan)
+    inputs = tiny_inputs()
+    real = inputs["attention_mask"].bool()
+    with masked(dense, plan):
+        reference = logits(dense, inputs)[real]
+    assert (logits(pruned, inputs)[real] - reference).abs().max() <= 1e-9
+    assert sum(p.numel() for p in pruned.parameters()) == spec_of(dense).params_of(plan.shapes)
+
+
 def test_other_heads_give_other_logits() -> None:
     """Negative control: the same counts of other units do not pass the oracle."""
     dense = tiny_model()
@@ -162,22 +192,25 @@ def test_generate_with_cache_equals_without(kept: str, cache: str | None) -> Non
     dense = tiny_model()
     pruned = prune(dense.config, state_arrays(dense), plan_of(dense, PLANS[kept]))
     inputs = tiny_inputs()  # the second row is padded on the left
-    settings = {
+    how = {
         "max_new_tokens": 8,
         "min_new_tokens": 8,
         "do_sample": False,
         "suppress_tokens": [WORDS.index("<image>")],
     }
-    cached = pruned.generate(**inputs, **settings, cache_implementation=cache)
-    uncached = pruned.generate(**inputs, **settings, use_cache=False)
+    cached = pruned.generate(**inputs, **how, cache_implementation=cache)
+    uncached = pruned.generate(**inputs, **how, use_cache=False)
     assert torch.equal(cached, uncached)
+    if cache is None:  # beams reorder the cache of dropped sublayers too
+        beams = pruned.generate(**inputs, **how, num_beams=3)
+        assert torch.equal(beams, pruned.generate(**inputs, **how, num_beams=3, use_cache=False))
     # Padding changes nothing: the padded row alone, without its padding, gives the same.
     alone = {
         "input_ids": inputs["input_ids"][1:, 1:],
         "attention_mask": inputs["attention_mask"][1:, 1:],
         "pixel_values": inputs["pixel_values"][1:],
     }
-    assert torch.equal(pruned.generate(**alone, **settings)[0], cached[1, 1:])
+    assert torch.equal(pruned.generate(**alone, **how)[0], cached[1, 1:])
 
 
 @pytest.mark.parametrize("kept", ["mixed", "layers"])
@@ -242,10 +275,14 @@ def test_bfloat16_round_trip_is_exact() -> None:
     assert torch.equal(wide.lm_head.weight.bfloat16(), dense.lm_head.weight)
 
 
-def test_pruned_model_trains() -> None:
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_pruned_model_trains(checkpointing: bool) -> None:
     dense = tiny_model()
     pruned = prune(dense.config, state_arrays(dense), plan_of(dense, PLANS["mixed"]))
     inputs = tiny_inputs()
+    if checkpointing:
+        pruned.gradient_checkpointing_enable()
+        pruned.train()
     optimizer = torch.optim.AdamW(pruned.parameters(), lr=1e-2)
     losses = []
     for _ in range(5):

@@ -15,6 +15,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    SiglipVisionConfig,
 )
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "user:", "assistant:"]
@@ -64,25 +65,28 @@ def tiny_text_config(
     )
 
 
-def tiny_llava_config(**text: Any) -> LlavaConfig:
-    """A Llava with a two-layer CLIP tower; ``text`` as in :func:`tiny_text_config`."""
+def tiny_llava_config(*, tower: str = "clip", **text: Any) -> LlavaConfig:
+    """A Llava with a two-layer ``clip`` or ``siglip`` tower; ``text`` as in the function above."""
     text_config = tiny_text_config(**text)
+    shape: dict[str, Any] = {
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": IMAGE_SIZE,
+        "patch_size": PATCH_SIZE,
+    }
+    if tower == "clip":
+        vision = CLIPVisionConfig(**shape, projection_dim=24, initializer_range=0.2)
+    else:
+        vision = SiglipVisionConfig(**shape, vision_use_head=False)
     return LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=IMAGE_SIZE,
-            patch_size=PATCH_SIZE,
-            projection_dim=24,
-            initializer_range=0.2,
-        ),
+        vision_config=vision,
         text_config=text_config,
         image_token_id=WORDS.index("<image>"),
         image_seq_length=IMAGE_TOKENS,
         vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy="default" if tower == "clip" else "full",
         tie_word_embeddings=text_config.tie_word_embeddings,
         bos_token_id=1,
         eos_token_id=2,
