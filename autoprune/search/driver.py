@@ -82,7 +82,7 @@ def _run(
     listener: SearchListener,
     problem: Problem,
 ) -> SearchSummary:
-    with _Interrupt(store.name) as interrupt, RaySession(settings, problem.modules) as session:
+    with _Interrupt(store.name) as interrupt, RaySession(settings) as session:
 
         def on_stage(text: str) -> None:
             # The first stage begins when the settings have been found to fit the model.

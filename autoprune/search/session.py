@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -57,12 +56,10 @@ class RaySession:
 
     Args:
         settings: workers and resources, or the address to join.
-        modules: imported on the workers as soon as they start.
     """
 
-    def __init__(self, settings: SearchSettings, modules: Sequence[str] = ()) -> None:
+    def __init__(self, settings: SearchSettings) -> None:
         self._settings = settings
-        self._modules = tuple(modules)
         self._thread: threading.Thread | None = None
         self._up, self._end = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -95,7 +92,7 @@ class RaySession:
     def _start(self) -> None:
         try:
             self._init()
-            self._warm()
+            importlib.import_module("autoprune.search.tune")  # takes seconds, too
         except BaseException as error:
             self._error = error
         self._up.set()
@@ -107,6 +104,9 @@ class RaySession:
 
         for name in ("ray", "ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        # Ray prints what becomes of its workers to stdout, which belongs to the caller; the
+        # search says itself which trial was lost, and why.
+        vars(ray._private.worker)["_worker_logs_enabled"] = False
         if ray.is_initialized():  # a test's, shared by several searches
             return
         settings = self._settings
@@ -142,18 +142,6 @@ class RaySession:
         finally:
             _put_back(before)
         self._ours = True
-
-    def _warm(self) -> None:
-        """Import what trials need on every worker, without waiting for it."""
-        if not self._modules:
-            return
-        import ray
-
-        resources = resources_of(self._settings)
-        task = ray.remote(_import_modules).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, scheduling_strategy="SPREAD"
-        )
-        self._warming = [task.remote(self._modules) for _ in range(self._settings.workers)]
 
     def _set(self, values: dict[str, str]) -> None:
         self._saved.update({name: os.environ.get(name) for name in values})
@@ -197,12 +185,6 @@ def object_store_bytes(settings: SearchSettings) -> int:
     except OSError:
         shared = machine
     return max(128 * 2**20, min(wanted, int(0.3 * machine), int(0.9 * shared)))
-
-
-def _import_modules(names: Sequence[str]) -> int:
-    for name in names:
-        importlib.import_module(name)
-    return os.getpid()
 
 
 def _put_back(values: dict[str, str | None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -15,7 +16,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autoprune.search.campaign import Campaign
-from autoprune.search.trainable import reason_of
 
 
 class _Live:
@@ -123,11 +123,21 @@ class CampaignCallback(_Live, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Take in that a worker was lost, twice."""
-        error = trial.get_pickled_error()
-        cause = getattr(error, "cause", None) or error
-        text = reason_of(cause) if cause is not None else "unknown"
-        self.campaign.failed(trial.config["number"], f"its worker was lost: {text}", str(error))
+        # Both files lie in Tune's own directory; the text holds every attempt.
+        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        self.campaign.failed(trial.config["number"], lost_reason(text), text)
 
     def get_state(self) -> None:
         """Nothing to checkpoint."""
         return
+
+
+def lost_reason(text: str) -> str:
+    """Return a line that says why a worker was lost, out of what Ray wrote about it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any("creation task" in line for line in lines):
+        return f"its worker did not start: {lines[-1][:300]}"
+    if any("running low on memory" in line or "memory monitor" in line for line in lines):
+        return "its worker was killed twice: the machine ran out of memory"
+    details = [line for line in lines if "exit detail" in line or "Worker exit type" in line]
+    return "its worker was killed twice" + (f" ({details[-1][:200]})" if details else "")

@@ -150,14 +150,12 @@ class Prepared(Protocol):
 class Problem(Protocol):
     """What can be searched."""
 
-    @property
-    def modules(self) -> Sequence[str]:
-        """Modules that a worker needs; imported on the workers while the driver prepares."""
-
     def prepare(
         self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]
     ) -> Prepared:
         """Load, measure and cache everything that all trials share.
+
+        Check the settings first: Ray starts, beside the work, at the first call of ``on_stage``.
 
         Raises:
             AutoPruneError: for settings that do not fit the model.

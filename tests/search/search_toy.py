@@ -182,7 +182,6 @@ class ToyPrepared:
 @dataclass
 class ToyProblem:
     work: ToyWork = field(default_factory=ToyWork)
-    modules: Sequence[str] = ("numpy",)
     prepared: Callable[[ToyWork], ToyPrepared] = ToyPrepared
 
     def prepare(
