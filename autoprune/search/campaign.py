@@ -36,7 +36,7 @@ class Campaign:
         store: its directory; must be locked.
         study: its Optuna study.
         listener: told of every change.
-        on_end: called with each trial that has ended (MLflow logging).
+        on_record: called with every change of a trial's record (MLflow logging).
         clock: seconds; for tests.
     """
 
@@ -50,7 +50,7 @@ class Campaign:
         baselines: Sequence[Baseline] = (),
         versions: Mapping[str, str] | None = None,
         listener: SearchListener | None = None,
-        on_end: Callable[[TrialRecord], None] | None = None,
+        on_record: Callable[[TrialRecord], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.space, self.store, self.study = settings, space, store, study
@@ -60,7 +60,7 @@ class Campaign:
         self.records: dict[int, TrialRecord] = store.records()
         self.live: set[int] = set()
         self._versions = dict(versions or {})
-        self._on_end = on_end
+        self._on_record = on_record
         self._clock = clock
         self._began = clock()
         self._before = store.seconds()
@@ -91,6 +91,11 @@ class Campaign:
         return self._launch(
             self._new(number, self.space.complete(self.study.ask(number)), "sampler")
         )
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether trials of an earlier session are still to be launched."""
+        return bool(self._again)
 
     def over(self) -> bool:
         """Say whether no new trial is to be launched: all are, time is up, or all fail."""
@@ -247,12 +252,12 @@ class Campaign:
         self._ended_here += 1
         self.listener.on_trial(record)
         self.listener.on_front(self.front(), self.progress())
-        if self._on_end is not None:
-            self._on_end(record)
 
     def _write(self, record: TrialRecord) -> None:
         self.records[record.trial] = record
         self.store.write_record(record)
+        if self._on_record is not None:
+            self._on_record(record)
 
     def _values(self, number: int) -> dict[int, float]:
         passed = enumerate(self.records[number].rung_values)

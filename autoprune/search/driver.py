@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.tracked import tracked
 from autoprune.search.work import Prepared, Problem
+from autoprune.tracking.location import check_tracking, default_uri
 from autoprune.tracking.records import SearchSummary
 
 
@@ -30,6 +32,8 @@ def run_search(
     settings: SearchSettings,
     listener: SearchListener | None = None,
     problem: Problem | None = None,
+    *,
+    tracking: bool = True,
 ) -> SearchSummary:
     """Run a search, or go on with it, and return its confirmed front.
 
@@ -40,12 +44,15 @@ def run_search(
         settings: what is asked; ``store.settings()`` of a search that is resumed.
         listener: told of progress.
         problem: what is searched; by default the pipeline of a vision-language model.
+        tracking: log to MLflow.
 
     Raises:
         AutoPruneError: bad input; nothing has been started then.
         StoppedError: stopped by a signal, or every trial failed.
     """
     listener = listener or SearchListener()
+    if tracking:
+        check_tracking(settings.tracking_uri or default_uri(settings.home))
     store = SearchStore(search_dir(settings.home, settings.name))
     fresh = not store.exists()
     store.open(settings)
@@ -57,7 +64,7 @@ def run_search(
             return summary
         store.reopen()
         try:
-            return _run(settings, space, store, listener, problem or _pipeline())
+            return _run(settings, space, store, listener, problem or _pipeline(), tracking)
         except AutoPruneError as error:
             if fresh and error.exit_code == AutoPruneError.exit_code and not store.records():
                 shutil.rmtree(store.directory, ignore_errors=True)
@@ -81,6 +88,7 @@ def _run(
     store: SearchStore,
     listener: SearchListener,
     problem: Problem,
+    tracking: bool,
 ) -> SearchSummary:
     with _Interrupt(store.name) as interrupt, RaySession(settings) as session:
 
@@ -90,39 +98,74 @@ def _run(
             listener.on_stage(text)
 
         prepared = problem.prepare(settings, space, on_stage)
-        study = SearchStudy(
-            open_storage(settings.storage, store.journal),
-            store.name,
-            space.distributions(),
-            settings.sampler,
-            settings.seed,
-            settings.trials,
-        )
+        session.begin()
         _retry_if_all_failed(store)
-        campaign = Campaign(
-            settings,
-            space,
-            store,
-            study,
-            baselines=prepared.baselines,
-            versions=prepared.versions,
-            listener=listener,
-        )
-        try:
-            session.ready()
-            parcel = pack(prepared.work, prepared.arrays, resources_of(settings), space.rungs)
-            listener.on_stage("trials")
-            _trials(campaign, parcel, interrupt)
-            _check_any(campaign)
-            study.settle(final=True)
-            listener.on_stage("confirm")
-            return _finish(campaign, prepared, parcel, listener)
-        finally:
-            campaign.close()
+        with tracked(settings, space, store, prepared, listener, tracking) as log:
+            campaign = Campaign(
+                settings,
+                space,
+                store,
+                _study(settings, space, store),
+                baselines=prepared.baselines,
+                versions=prepared.versions,
+                listener=listener,
+                on_record=log.record,
+            )
+            try:
+                session.ready()
+                summary = _search(campaign, prepared, interrupt, listener)
+            finally:
+                campaign.close()
+            log.summary(summary)
+        listener.on_done(summary)
+        return summary
 
 
-def _trials(campaign: Campaign, parcel: Parcel, interrupt: _Interrupt) -> None:
+def _study(settings: SearchSettings, space: Space, store: SearchStore) -> SearchStudy:
+    return SearchStudy(
+        open_storage(settings.storage, store.journal),
+        store.name,
+        space.distributions(),
+        settings.sampler,
+        settings.seed,
+        settings.trials,
+    )
+
+
+def _search(
+    campaign: Campaign, prepared: Prepared, interrupt: _Interrupt, listener: SearchListener
+) -> SearchSummary:
+    """Run the trials that are left, then the confirmation."""
+    settings, store = campaign.settings, campaign.store
+    parcel = pack(prepared.work, prepared.arrays, resources_of(settings), campaign.space.rungs)
+    # On our own CPUs the confirmation's workers start while the last trials still run.
+    overlap = settings.ray_address is None and settings.gpus_per_trial == 0
+    pool = WorkerPool(parcel, settings.workers, overlap)
+    try:
+        listener.on_stage("trials")
+        _trials(campaign, parcel, interrupt, pool.open if overlap else None)
+        _check_any(campaign)
+        campaign.study.settle(final=True)
+        listener.on_stage("confirm")
+        records = [campaign.records[number] for number in sorted(campaign.records)]
+        summary = prepared.finish(records, pool, store, listener.on_confirm)
+    finally:
+        pool.close()
+    changes = {"name": store.name, "seconds": campaign.seconds()}
+    summary = summary.model_copy(update=changes)
+    store.write_summary(summary)
+    return summary
+
+
+def _trials(
+    campaign: Campaign,
+    parcel: Parcel,
+    interrupt: _Interrupt,
+    on_drained: Callable[[], None] | None,
+) -> None:
     """Run all trials by Ray Tune."""
+    if campaign.over() and not campaign.unfinished:
+        return
     from ray import tune
 
     from autoprune.search.trainable import Trial
@@ -138,7 +181,7 @@ def _trials(campaign: Campaign, parcel: Parcel, interrupt: _Interrupt) -> None:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=CampaignSearcher(campaign, ahead),
+                search_alg=CampaignSearcher(campaign, ahead, on_drained),
                 scheduler=CampaignScheduler(campaign),
                 num_samples=-1,
                 reuse_actors=True,
@@ -201,23 +244,6 @@ def _check_any(campaign: Campaign) -> None:
         f"{failed[0].name}: {reasons[0]} (tracebacks in {campaign.store.directory / 'trials'}; "
         f"'autoprune search --resume {campaign.store.name}' tries again)"
     )
-
-
-def _finish(
-    campaign: Campaign, prepared: Prepared, parcel: Parcel, listener: SearchListener
-) -> SearchSummary:
-    pool = WorkerPool(parcel, campaign.settings.workers)
-    try:
-        records = [campaign.records[number] for number in sorted(campaign.records)]
-        summary = prepared.finish(records, pool, campaign.store, listener.on_confirm)
-    finally:
-        pool.close()
-    summary = summary.model_copy(
-        update={"name": campaign.store.name, "seconds": campaign.seconds()}
-    )
-    campaign.store.write_summary(summary)
-    listener.on_done(summary)
-    return summary
 
 
 class _Interrupt:

@@ -54,5 +54,8 @@ class SearchListener:
     def on_confirm(self, done: int, total: int) -> None:
         """Say how many runs of the confirmation are done."""
 
+    def on_warning(self, text: str) -> None:
+        """Say in a line what went wrong beside the search, such as MLflow not answering."""
+
     def on_done(self, summary: SearchSummary) -> None:
         """Give the confirmed result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class _BenchWorker:
     def __init__(self, parcel: Parcel) -> None:
         self._parcel = parcel
 
+    def open(self) -> None:
+        """Import and join what calls will need, ahead of them; a failure shows there."""
+        with contextlib.suppress(Exception):
+            open_bench(self._parcel)
+
     def call(self, function: Callable[[Bench, Any], Any], payload: Any) -> Any:
         try:
             return function(open_bench(self._parcel), payload)
@@ -37,13 +43,26 @@ class _BenchWorker:
 class WorkerPool:
     """Runs a function over payloads on ``workers`` processes, each with an open bench.
 
-    Workers start at the first call, and end with :meth:`close`.
+    Workers start at the first call or by :meth:`open`, and end with :meth:`close`.
+
+    Args:
+        parcel: what they open.
+        workers: number of processes.
+        overlap: let them start while trials still hold the machine's CPUs.
     """
 
-    def __init__(self, parcel: Parcel, workers: int) -> None:
+    def __init__(self, parcel: Parcel, workers: int, overlap: bool = False) -> None:
         self._parcel = parcel
         self._workers = workers
+        self._overlap = overlap
         self._actors: list[Any] = []
+
+    def open(self) -> None:
+        """Start the workers, and go on at once."""
+        while len(self._actors) < self._workers:
+            actor = self._new()
+            actor.open.remote()
+            self._actors.append(actor)
 
     def run(
         self,

@@ -6,6 +6,7 @@ import importlib
 import logging
 import math
 import os
+import sys
 import threading
 from types import TracebackType
 from typing import Any
@@ -127,8 +128,9 @@ class RaySession:
                 ) from None
             self._ours = True
             return
-        # Workers of a local cluster inherit the environment that it is started in; a runtime
-        # environment would cost each worker a second.
+        # Workers of a local cluster inherit the environment that it is started in (a runtime
+        # environment would cost each worker seconds), and import whatever the driver can.
+        env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         before = {name: os.environ.get(name) for name in env}
         os.environ.update(env)
         try:

@@ -10,6 +10,7 @@
         trials/0007.error.txt   the traceback of a failed trial
         rungs/0007/      checkpoint of an unfinished trial, removed when it ends
         seconds          time that earlier sessions spent
+        key              tells this search from every other one, anywhere
         front.json       the SearchSummary, there once the search has finished
         lock             the driver that is at work
 
@@ -24,6 +25,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.search.lock import Lock
@@ -140,6 +142,13 @@ class SearchStore:
     def drop_rung(self, trial: int) -> None:
         """Remove the checkpoint of a trial that has ended."""
         shutil.rmtree(self.rung_dir(trial), ignore_errors=True)
+
+    def key(self) -> str:
+        """Return what tells this search from every other one; the same on resume."""
+        path = self.directory / "key"
+        if not path.is_file():
+            write_atomically(path, uuid4().hex)
+        return path.read_text()
 
     def seconds(self) -> float:
         """Return the time that earlier sessions have spent."""

@@ -39,11 +39,15 @@ class CampaignSearcher(_Live, Searcher):
         campaign: gives the work.
         ahead: trials that may be suggested beyond the workers; 1 hides the time that a slow
             sampler thinks.
+        on_drained: called once, when there is nothing left to launch.
     """
 
-    def __init__(self, campaign: Campaign, ahead: int = 0) -> None:
+    def __init__(
+        self, campaign: Campaign, ahead: int = 0, on_drained: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self.campaign = campaign
+        self._on_drained = on_drained
         self._limit = campaign.settings.workers + ahead
         self.numbers: dict[str, int] = {}
 
@@ -53,6 +57,8 @@ class CampaignSearcher(_Live, Searcher):
             return None
         job = self.campaign.next_job()
         if job is None:
+            if self._on_drained is not None:
+                self._on_drained()
             return Searcher.FINISHED
         self.numbers[trial_id] = job.number
         return {
