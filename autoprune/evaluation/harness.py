@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -117,12 +118,12 @@ def run(tasks: Sequence[Any], answer: Callable[[list[Any]], list[str]]) -> dict[
         lmms-eval's results, with ``samples``.
 
     Raises:
-        AutoPruneError: lmms-eval returns nothing, or asks for anything but generation.
+        AutoPruneError: a task asks for anything but one generated text, or answers are missing.
     """
     harness = lmms_eval()
     # No argument that touches the global random state, the disk or the network.
     arguments = SimpleNamespace(process_with_media=False, output_path=None)
-    with quietly(), _no_collection():
+    with quietly(), _no_collection(), _alone():
         results = harness.evaluator.simple_evaluate(
             model=_wrapper(answer),
             tasks=list(tasks),
@@ -136,11 +137,18 @@ def run(tasks: Sequence[Any], answer: Callable[[list[Any]], list[str]]) -> dict[
             numpy_random_seed=None,
             torch_random_seed=None,
         )
-    if results is None:
-        raise AutoPruneError(
-            "lmms-eval returned no results: unset RANK and WORLD_SIZE, which it reads"
-        )
     return dict(results)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hide a launcher's ranks: lmms-eval would share one model's questions out among them."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -323,6 +324,17 @@ def test_quiet_and_offline(
     assert out == ""
     assert "it/s" not in err
     assert "INFO" not in err
+
+
+def test_one_rank_of_many_asks_everything(
+    evaluator: Evaluator, truth: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    scores = ask(evaluator, Oracle(truth.__getitem__), monkeypatch)
+    assert scores.questions == len(truth)
+    assert scores.average == 1.0
+    assert os.environ["RANK"] == "2"
 
 
 def test_lmms_eval_is_not_imported_before_it_is_used() -> None:

@@ -20,6 +20,10 @@ from autoprune.evaluation.generation import (
     finish,
     select_prompts,
 )
+from autoprune.models.arrays import state_arrays
+from autoprune.models.shape import spec_of
+from autoprune.pruning.plan import LayerPlan, PruningPlan
+from autoprune.pruning.surgery import prune
 from autoprune.zoo import DigitSet
 
 Tiny = Callable[..., Any]
@@ -74,6 +78,34 @@ def test_packed_equals_generate(
     if strength:
         # They end by themselves, early and late, and are cut at both limits.
         assert {len(answer.split()) for answer in ours} >= {1, 2, 3, 4, 5}
+
+
+ALL = tuple(range(48))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (LayerPlan(0, (), ALL), LayerPlan(1, (0, 1), ALL)),
+        (LayerPlan(0, (1,), (3, 9)), LayerPlan(1, (), (5, 7))),
+        (LayerPlan(1, (0,), ()),),
+    ],
+)
+def test_packed_equals_generate_when_pruned(
+    layers: tuple[LayerPlan, ...],
+    half_taught: Any,
+    samples: DigitSet,
+    processor: Any,
+    encoded: EncodedSet,
+) -> None:
+    """Layers without attention keep the cache in step too."""
+    dense = shaken(half_taught, 1.5)
+    plan = PruningPlan("llama", spec_of(dense).identity, 2, 1, layers)
+    model = prune(dense.config, state_arrays(dense), plan)
+    questions = questions_of(samples)
+    ours = PackedEngine(processor.tokenizer, encoded, places_of(samples)).answer(model, questions)
+    assert ours == GenericEngine(processor).answer(model, questions)
+    assert max(len(answer.split()) for answer in ours) == 5
 
 
 def test_order_and_company_do_not_matter(
