@@ -15,6 +15,10 @@ scatter between seeds already holds the seed-by-image interaction (a crossed des
 it is taken out of the images' part. In simulation the 95 % interval covers 95-98 % with 2-5 seeds,
 where Student over seeds alone covers 82-94 % and a bootstrap over seeds and images 78-97 %
 (tests/evaluation/test_coverage.py checks it).
+
+With three seeds Student has two degrees of freedom, and 4.3 standard errors are a wide interval.
+Where several configurations were run, :func:`autoprune.evaluation.seeds.seed_prior` learns from
+all of them how far seeds scatter, and the intervals narrow by what that is worth.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import numpy as np
 
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.scores import TaskScores, require_paired
+from autoprune.evaluation.seeds import SeedPrior, combine, limits
 
 MARGIN = 0.1
 """A task whose dense score is nearer to chance than this says nothing about what is kept."""
@@ -83,16 +88,6 @@ class Difference(Interval):
         return self.low <= 0.0 <= self.high
 
 
-class _Parts(NamedTuple):
-    """The two parts of an estimate: draws over images, and Student over seeds."""
-
-    mean: float
-    image_draws: np.ndarray
-    image_share: float
-    seed_variance: float
-    seed_freedom: float
-
-
 def retention(candidate: TaskScores, dense: TaskScores, *, margin: float = MARGIN) -> Retention:
     """Return how much of ``dense`` the ``candidate`` retains.
 
@@ -139,6 +134,7 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     margin: float = MARGIN,
+    prior: SeedPrior | None = None,
 ) -> Interval:
     """Return mean retention over ``candidates`` (one a seed) with its interval.
 
@@ -150,14 +146,15 @@ def bootstrap(
         resamples: bootstrap resamples of images.
         seed: of the resampling; equal seeds give equal intervals.
         margin: see :func:`retention`; tasks are chosen once, not in each resample.
+        prior: how far seeds scatter in configurations like this one.
 
     Raises:
         AutoPruneError: documents differ, a task has no per-document values, or it is left out.
     """
     runs = _as_runs(candidates)
     sums = _sums(runs, dense, task, margin)
-    parts = _parts([_draws(sums, resamples, seed)])
-    low, high = _limits(parts, level)
+    parts = combine([_draws(sums, resamples, seed)], prior)
+    low, high = limits(parts, level)
     return Interval(parts.mean, low, high, level, len(runs), sums.images)
 
 
@@ -171,12 +168,13 @@ def paired_difference(
     resamples: int = 2000,
     seed: int = 0,
     margin: float = MARGIN,
+    prior: SeedPrior | None = None,
 ) -> Difference:
     """Return retention of ``a`` minus retention of ``b`` with its interval.
 
-    Both see the same resampled images. Their seeds are taken as independent (Welch's variance and
-    degrees of freedom for the seeds' part); a side with one seed adds no seed variance, so compare
-    several seeds with several.
+    Both see the same resampled images. Their seeds are taken as independent, with Satterthwaite's
+    degrees of freedom; a side with one seed adds no seed variance, so compare several seeds with
+    several.
 
     Raises:
         AutoPruneError: as :func:`bootstrap`.
@@ -185,8 +183,8 @@ def paired_difference(
     sums = _sums([*runs_a, *runs_b], dense, task, margin)
     point, draws = _draws(sums, resamples, seed)
     n = len(runs_a)
-    parts = _parts([(point[:n], draws[:, :n]), (-point[n:], -draws[:, n:])])
-    low, high = _limits(parts, level)
+    parts = combine([(point[:n], draws[:, :n]), (-point[n:], -draws[:, n:])], prior)
+    low, high = limits(parts, level)
     seeds = min(len(runs_a), len(runs_b))
     return Difference(parts.mean, low, high, level, seeds, sums.images)
 
@@ -280,51 +278,3 @@ def _draws(sums: _Sums, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarr
     draws = np.concatenate(pieces)
     # A resample of few images may leave the dense model at chance: no ratio there.
     return point, draws[np.isfinite(draws).all(axis=1)]
-
-
-# --- seeds --------------------------------------------------------------------------------------
-
-
-def _parts(groups: list[tuple[np.ndarray, np.ndarray]]) -> _Parts:
-    """Sum of the groups' means over seeds, with its spread over images and over seeds.
-
-    Args:
-        groups: of each configuration the retentions ``[seeds]`` and their draws
-            ``[resamples, seeds]``, on the same resampled images.
-
-    Seeds of different groups are independent; the freedom is Satterthwaite's (1946),
-    (sum v)^2 / sum(v^2 / (k - 1)) with v = s^2 / k.
-    """
-    image_draws = np.sum([draws.mean(axis=1) for _, draws in groups], axis=0)
-    several = [(point, draws) for point, draws in groups if len(point) > 1]
-    seed = [(float(np.var(point, ddof=1)) / len(point), len(point) - 1) for point, _ in several]
-    variance = sum(v for v, _ in seed)
-    interaction = sum(
-        float((draws - draws.mean(axis=1, keepdims=True)).var(axis=0).sum()) / (k * (k - 1))
-        for point, draws in several
-        for k in [len(point)]
-    )
-    total = float(image_draws.var())
-    return _Parts(
-        mean=sum(float(point.mean()) for point, _ in groups),
-        image_draws=image_draws,
-        image_share=max(1.0 - interaction / total, 0.0) ** 0.5 if total > 0.0 else 0.0,
-        seed_variance=variance,
-        seed_freedom=variance**2 / sum(v**2 / k for v, k in seed) if variance > 0.0 else 1.0,
-    )
-
-
-def _limits(parts: _Parts, level: float) -> tuple[float, float]:
-    """MOVER of the images' percentile limits and the seeds' Student limits."""
-    from scipy.stats import t as student
-
-    tail = (1.0 - level) / 2.0
-    image_low, image_high = np.quantile(parts.image_draws, [tail, 1.0 - tail])
-    seed_half = float(student.ppf(1.0 - tail, parts.seed_freedom)) * parts.seed_variance**0.5
-    # A percentile limit may lie on the wrong side of the mean when the draws are very skewed.
-    below = max(parts.mean - float(image_low), 0.0) * parts.image_share
-    above = max(float(image_high) - parts.mean, 0.0) * parts.image_share
-    return (
-        parts.mean - float(np.hypot(below, seed_half)),
-        parts.mean + float(np.hypot(above, seed_half)),
-    )

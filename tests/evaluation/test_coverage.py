@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from autoprune.evaluation.retention import bootstrap, paired_difference
+from autoprune.evaluation.retention import bootstrap, paired_difference, retention
 from autoprune.evaluation.scores import TaskScore, TaskScores
+from autoprune.evaluation.seeds import seed_prior
 
 CHANCE = np.array([0.1, 0.25, 0.5, 0.0])
 DENSE = np.array([2.0, 1.8, 1.6, 2.2])  # latent ability, probit
@@ -33,7 +36,12 @@ class World:
         dense = (1 - CHANCE) * norm.cdf(DENSE / np.sqrt(1 + IMAGE**2))
         return float(kept.sum() / dense.sum())
 
-    def draw(self, rng: np.random.Generator, *groups: tuple[np.ndarray, int]) -> list:
+    def draw(
+        self,
+        rng: np.random.Generator,
+        *groups: tuple[np.ndarray, int],
+        seed_sds: Sequence[float] | np.ndarray | None = None,
+    ) -> list:
         shape = (len(CHANCE), self.images, self.questions)
         image = rng.normal(size=self.images) * IMAGE
         common = rng.normal(size=shape)
@@ -50,10 +58,11 @@ class World:
 
         dense = scores(DENSE[:, None, None] + image[:, None] + common)
         drawn = [dense]
-        for ability, seeds in groups:
+        sds = [self.seed_sd] * len(groups) if seed_sds is None else seed_sds
+        for (ability, seeds), seed_sd in zip(groups, sds, strict=True):
             runs = []
             for _ in range(seeds):
-                own = rng.normal() * self.seed_sd
+                own = rng.normal() * seed_sd
                 own = own + rng.normal(size=self.images) * self.interaction_sd + image
                 noise = np.sqrt(0.5) * (common + rng.normal(size=shape))
                 runs.append(scores(ability[:, None, None] + own[:, None] + noise))
@@ -95,6 +104,57 @@ def test_difference_covers_and_ties() -> None:
         tied += paired_difference(b, c, dense, resamples=300, seed=i).tied
     assert 0.91 <= held / worlds <= 1.0
     assert tied / worlds >= 0.91
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_a_prior_over_configurations_covers_and_narrows(spread: float) -> None:
+    """Eight configurations of three seeds, whose seeds scatter alike or not (log-normally)."""
+    rng = np.random.default_rng(11)
+    abilities = [PRUNED + shift for shift in np.linspace(-0.3, 0.6, 8)]
+    held, plain_held, ratio, rounds = 0, 0, [], 20
+    for i in range(rounds):
+        world = World(100, 2, 0.0, 0.2)
+        scatter = 0.15 * np.exp(spread * rng.normal(size=8))
+        dense, *groups = world.draw(rng, *[(a, 3) for a in abilities], seed_sds=scatter)
+        prior = seed_prior([[retention(s, dense).value for s in runs] for runs in groups])
+        for ability, sd, runs in zip(abilities, scatter, groups, strict=True):
+            world.seed_sd = float(sd)
+            truth = world.truth(ability)
+            narrow = bootstrap(runs, dense, resamples=300, seed=i, prior=prior)
+            wide = bootstrap(runs, dense, resamples=300, seed=i)
+            held += narrow.low <= truth <= narrow.high
+            plain_held += wide.low <= truth <= wide.high
+            ratio.append((narrow.high - narrow.low) / (wide.high - wide.low))
+    assert held / (8 * rounds) >= 0.9
+    assert plain_held / (8 * rounds) >= 0.92
+    assert np.mean(ratio) < 0.85
+
+
+def test_prior_of_equal_variances_pools_them() -> None:
+    rng = np.random.default_rng(1)
+    prior = seed_prior([0.5 + 0.02 * rng.normal(size=3) for _ in range(400)])
+    assert prior is not None
+    assert prior.variance**0.5 == pytest.approx(0.02, rel=0.05)
+    assert prior.freedom > 30
+    variance, freedom = prior.moderate(0.01**2, 2.0)
+    assert variance**0.5 == pytest.approx(0.02, rel=0.06)
+    assert freedom > 30
+
+
+def test_prior_finds_the_spread_of_variances() -> None:
+    """True variances from a scaled inverse chi-square of 6 degrees of freedom."""
+    rng = np.random.default_rng(2)
+    sds = (0.02**2 * 6 / rng.chisquare(6, size=3000)) ** 0.5
+    prior = seed_prior([sd * rng.normal(size=4) for sd in sds])
+    assert prior is not None
+    assert prior.freedom == pytest.approx(6, rel=0.2)
+    assert prior.variance**0.5 == pytest.approx(0.02, rel=0.05)
+
+
+def test_no_prior_from_too_little() -> None:
+    assert seed_prior([[0.1, 0.2], [0.3, 0.4]]) is None
+    assert seed_prior([[0.1], [0.2], [0.3], [0.4]]) is None
+    assert seed_prior([[0.1, 0.1], [0.2, 0.2], [0.3, 0.3]]) is None
 
 
 def test_pairing_narrows_the_interval() -> None:
