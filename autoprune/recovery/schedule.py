@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,13 +23,19 @@ def sample_order(pool: np.ndarray, seed: int, start: int, stop: int) -> np.ndarr
     """
     size = len(pool)
     passes = [
-        pool[np.random.default_rng((seed, number)).permutation(size)]
-        for number in range(start // size, -(-stop // size))
+        pool[_permutation(size, seed, number)] for number in range(start // size, -(-stop // size))
     ]
     if not passes:
         return pool[:0]
     offset = start // size * size
     order: np.ndarray = np.concatenate(passes)[start - offset : stop - offset]
+    return order
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, number: int) -> np.ndarray:
+    order = np.random.default_rng((seed, number)).permutation(size)
+    order.setflags(write=False)
     return order
 
 
