@@ -1,1 +1,9 @@
-"""Floor 1: backbones of vision-language models: their shape, loading, surgery and saving."""
+"""Floor 1: backbones of vision-language models: their shape, loading, surgery and saving.
+
+- ``families``: the table of supported text backbones and of the models around them.
+- ``shape``: exact parameter counts of any shape, without weights.
+- ``files``, ``loading``: what is wrong with a checkpoint, before and while it is loaded.
+- ``backbone``, ``vision``: views of a loaded model: its projections; its two halves.
+- ``arrays``, ``layers``: building a model of per-layer shapes from shared arrays.
+- ``checkpoint``, ``proof``, ``prove``: saving a model that loads anywhere, proved.
+"""
