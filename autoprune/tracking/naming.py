@@ -58,6 +58,16 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
+def trial_history(record: TrialRecord) -> list[tuple[str, float, int]]:
+    """Return name, value and step of what each rung measured, for the curves of the UI."""
+    history = []
+    for rung, value in enumerate(record.rung_values):
+        if value is not None:
+            name = "rung/retention" if rung else "rung/proxy_kl"
+            history.append((name, value if rung else -value, rung))
+    return history
+
+
 def trial_tags(record: TrialRecord) -> dict[str, str]:
     """Return the tags of a trial's run; `state` and `reason` say how it ended."""
     tags = {

@@ -71,6 +71,7 @@ class MlflowStore:
         self.runs: dict[int, str] = {}
         self._hashes: dict[int, str] = {}
         self._params: dict[str, dict[str, str]] = {}
+        self._rungs: dict[int, set[int]] = {}  # steps logged, a trial
         self._points: dict[int, FrontPoint] = {}  # as last marked
         self._open: set[int] = set()  # trials whose run stands as RUNNING
 
@@ -117,6 +118,7 @@ class MlflowStore:
             metrics=naming.trial_metrics(record),
             tags=naming.trial_tags(record),
             step=record.rung,
+            history=self._new_history(record),
         )
         if status != "RUNNING":
             self.client.set_terminated(run_id, status)
@@ -248,6 +250,17 @@ class MlflowStore:
         self._open.add(record.trial)
         return run.info.run_id
 
+    def _new_history(self, record: TrialRecord) -> list[tuple[str, float, int]]:
+        """What earlier rungs measured and was not logged then (a rung may come and go unseen)."""
+        known = self._rungs.setdefault(record.trial, set())
+        new = [
+            item
+            for item in naming.trial_history(record)
+            if item[2] < record.rung and item[2] not in known
+        ]
+        known |= {step for _, _, step in new} | {record.rung}
+        return new
+
     def _mark(self, point: FrontPoint) -> None:
         run_id = self.runs.get(point.trial)
         if run_id is not None and self._points.get(point.trial) != point:
@@ -262,6 +275,7 @@ class MlflowStore:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
         step: int = 0,
+        history: Iterable[tuple[str, float, int]] = (),
     ) -> None:
         """One call where it all fits; parameters that stand already are left as they are."""
         from mlflow.entities import Metric, Param, RunTag
@@ -269,7 +283,8 @@ class MlflowStore:
         known = self._params.setdefault(run_id, {})
         new = [(name, value) for name, value in (params or {}).items() if name not in known]
         now = int(time.time() * 1000)
-        all_metrics = [Metric(name, value, now, step) for name, value in (metrics or {}).items()]
+        all_metrics = [Metric(name, value, now, at) for name, value, at in history]
+        all_metrics += [Metric(name, value, now, step) for name, value in (metrics or {}).items()]
         all_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
         while new or all_metrics or all_tags:
             batch, new = new[:BATCH], new[BATCH:]

@@ -54,12 +54,12 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     for name in ("trial", "params", "model", "cut"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("axis", no_wrap=True)
-    table.add_column("recovery", overflow="fold", min_width=10)
+    table.add_column("recovery", overflow="fold")
     table.add_column("data", justify="right", no_wrap=True)
     table.add_column("retention 95 %", no_wrap=True)
     if wide:
         table.add_column("raw", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold", min_width=8)
+    table.add_column("", overflow="fold")
     points = summary.front
     if dominated:
         points = tuple(sorted(summary.points, key=lambda point: point.params))

@@ -96,17 +96,13 @@ def start_ui(
     port = _free_port(host, port)
     handle, name = tempfile.mkstemp(prefix="autoprune-ui-", suffix=".log")
     log = Path(name)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    if root := artifact_root(uri, home):
-        command += ["--default-artifact-root", root]
-    command += ["--host", host, "--port", str(port), "--workers", "1"]
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     process = subprocess.Popen(
-        command,
+        _command(uri, artifact_root(uri, home), host, port),
         stdin=subprocess.DEVNULL,
         stdout=handle,
         stderr=handle,
@@ -121,6 +117,13 @@ def start_ui(
         ui.close()
         raise
     return ui
+
+
+def _command(uri: str, artifacts: str | None, host: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    if artifacts is not None:
+        command += ["--default-artifact-root", artifacts]
+    return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from autoprune.tracking.records import (
@@ -10,6 +14,7 @@ from autoprune.tracking.records import (
     FrontPoint,
     KeepMap,
     Retention,
+    SearchInfo,
     SearchSummary,
     TrialRecord,
 )
@@ -125,3 +130,24 @@ def fake_summary(records: list[TrialRecord] | None = None, *, name: str = "demo"
         seconds=312.0,
         versions={"autoprune": "0.1.0", "torch": "2.15.0"},
     )
+
+
+def fake_info(name: str = "demo", **changes: object) -> SearchInfo:
+    summary = fake_summary([])
+    info = SearchInfo(
+        name=name,
+        key=f"{name}-0123",
+        settings={"model": "embedded", "sampler": "tpe", "seed": 0},
+        files={"space.yaml": "axis: [width, depth]\n"},
+        versions=summary.versions,
+        dense=summary.dense,
+        budget=summary.budget,
+    )
+    return info.model_copy(update=changes)
+
+
+def statuses(home: Path) -> list[tuple[str, str]]:
+    """Name and status of every run, straight from the file."""
+    with sqlite3.connect(home / "mlflow.db") as connection:
+        rows: list[Any] = connection.execute("select name, status from runs").fetchall()
+    return sorted(rows)

@@ -1,0 +1,68 @@
+"""The front where most people see it first."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from tracking_fakes import fake_summary, fake_trials
+
+from autoprune.tracking.terminal import front_plot, front_table, params_text
+
+
+def shown(renderable: object, width: int = 80) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False).print(renderable)
+    return out.getvalue()
+
+
+def test_the_table_fits_eighty_columns() -> None:
+    summary = fake_summary()
+    text = shown(front_table(summary, dominated=True))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for point in (*summary.points, *summary.baselines):
+        r = point.retention
+        assert f"{r.mean:.3f} {r.low:.3f}–{r.high:.3f}" in text
+    for word in ("budget 60%", "3 seeds", "paper-depth", "dominated", "ties", "sft+hidden/full"):
+        assert word in text
+
+
+def test_dominated_points_are_left_out_unless_asked_for() -> None:
+    assert "dominated" not in shown(front_table(fake_summary()))
+    assert "raw" in shown(front_table(fake_summary(), wide=True), 120)
+
+
+def test_the_plot_has_its_size_and_marks() -> None:
+    records = fake_trials()
+    summary = fake_summary(records)
+    text = shown(front_plot(summary, records))
+    lines = text.splitlines()
+    assert len(lines) == 15 + 2
+    assert max(map(len, lines)) <= 80
+    body = "\n".join(lines[:15])
+    assert body.count("●") == len(summary.front)
+    assert "◇" in body
+    assert "∘" in body
+    assert "dense 2.06M" in body
+    assert "┊" in body
+
+
+def test_the_plot_in_plain_ascii() -> None:
+    records = fake_trials()
+    assert shown(front_plot(fake_summary(records), records, unicode=False)).isascii()
+
+
+def test_nothing_to_show_is_shown_as_such() -> None:
+    summary = fake_summary([])
+    assert "no confirmed front yet" in shown(front_table(summary))
+    assert len(shown(front_plot(summary)).splitlines()) == 17
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [(950, "950"), (847_134, "847k"), (1_190_212, "1.19M"), (12_345_678, "12.3M"), (7e9, "7.00B")],
+)
+def test_sizes_as_people_say_them(params: int, text: str) -> None:
+    assert params_text(int(params)) == text
