@@ -117,12 +117,16 @@ class Tracker:
         Args:
             state: How the search ended: complete, stopped or failed.
             reason: One line that says why, where it did not complete.
-            timeout: Seconds to wait for MLflow before giving up.
+            timeout: Seconds to wait for MLflow. What takes longer is finished by the writer
+                on its own, also when this process has left.
         """
         atexit.unregister(self._at_exit)
         if self._process.poll() is None:
             self._send({"do": "close", "state": state, "reason": reason})
-            self._ended.wait(timeout)
+            if not self._ended.wait(timeout):
+                self._lose("MLflow is slow: its last runs are still being written, on their own")
+                self._close_stdin()
+                return False
         self._end_process()
         whole = bool(self.report.get("closed")) and not self.report.get("unlogged")
         if not whole:
@@ -190,10 +194,13 @@ class Tracker:
                 (self.directory / PLACE_FILE).write_text(place.to_json(indent=1))
         self._here.set()
 
-    def _end_process(self) -> None:
+    def _close_stdin(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
+
+    def _end_process(self) -> None:
+        self._close_stdin()
         deadline = time.monotonic() + 2
         while self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -204,9 +211,7 @@ class Tracker:
 
     def _at_exit(self) -> None:
         # The driver leaves without a word: the end of stdin tells the writer, which settles.
-        with contextlib.suppress(OSError, ValueError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self._close_stdin()
 
 
 def _environment() -> dict[str, str]:

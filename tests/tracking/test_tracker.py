@@ -118,6 +118,16 @@ def test_a_dead_writer_costs_one_line(tmp_path: Path) -> None:
     assert len(warnings) == 1
 
 
+def test_a_slow_end_is_finished_without_the_driver(home: Path) -> None:
+    warnings: list[str] = []
+    tracker = Tracker(fake_info(), home=home, warn=warnings.append)
+    tracker.log_trial(fake_trial(0))
+    assert not tracker.close("stopped", "interrupted", timeout=0)
+    assert "slow" in warnings[0]
+    assert tracker._process.wait(60) == 0
+    assert statuses(home) == [("demo", "KILLED"), ("trial-0000", "FINISHED")]
+
+
 class FakeStore:
     """Stands in for MLflow, and is away when told so."""
 
