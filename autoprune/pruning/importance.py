@@ -3,11 +3,12 @@
 Weights are frozen during the pass, so no weight gradient is ever stored: each layer's probe
 reads activations and their gradients by hooks and adds up what it needs, in float64.
 
-Gradients are taken a sample at a time and their absolute values averaged. Summed over a batch
-first (as LLM-Pruner does over its ten samples), gradients of samples that pull a unit in opposite
-directions cancel, and importance depends on the batch size; Michel et al. (2019, "Are Sixteen
-Heads Really Better than One?", section 2.3) take the absolute value a sample for this reason, and
-Molchanov et al. (2017, "Pruning Convolutional Neural Networks", equation 8) do too.
+Absolute values of gradients are taken before they are averaged: a sample at a time for weights,
+a token at a time for gates. Summed over a batch first (as LLM-Pruner does over its ten samples),
+gradients of samples that pull a unit in opposite directions cancel, and importance depends on the
+batch size; Michel et al. (2019, "Are Sixteen Heads Really Better than One?", section 2.3) take the
+absolute value a sample for this reason. Tokens cancel in the same way: experiments/importance_check
+has what either costs.
 
 The loss of a sample is the mean cross entropy of its answer tokens.
 """
@@ -128,6 +129,7 @@ class _LayerProbe:
         self.energy = {kind: self._zeros(kind, 2) for kind in self.slices}
         self.influence = {kind: [0.0, 0.0] for kind in ("block", "attention", "mlp")}
         self._inputs: torch.Tensor | None = None
+        self._residual: torch.Tensor | None = None
         self._mlp_output: torch.Tensor | None = None
 
     def magnitude(self, kind: str) -> np.ndarray:
@@ -166,11 +168,13 @@ class _LayerProbe:
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         found = args[0] if args else kwargs["hidden_states"]
-        self._inputs, self._mlp_output = found.detach(), None
+        self._inputs = self._residual = found.detach()
+        self._mlp_output = None
 
     def _after_attention(self, _: nn.Module, __: Any, output: Any) -> None:
         assert self._inputs is not None
-        self._compare("attention", self._inputs, self._inputs + _first(output).detach())
+        self._residual = self._inputs + _first(output).detach()
+        self._compare("attention", self._inputs, self._residual)
 
     def _after_mlp(self, _: nn.Module, __: Any, output: Any) -> None:
         self._mlp_output = _first(output).detach()
@@ -181,7 +185,7 @@ class _LayerProbe:
         self._compare("block", self._inputs, out)
         if self._mlp_output is not None:
             self._compare("mlp", out - self._mlp_output, out)
-        self._inputs = self._mlp_output = None
+        self._inputs = self._residual = self._mlp_output = None
 
     def _compare(self, kind: str, before: torch.Tensor, after: torch.Tensor) -> None:
         """Add 1 − cos of each token, one product a token, in float32."""
@@ -210,7 +214,10 @@ class _LayerProbe:
         return read
 
     def _add_energy(self, kind: str, part: UnitSlice, inputs: torch.Tensor) -> None:
-        square = inputs.float().square()
+        """Add a unit's energy relative to that of the residual stream it is added to."""
+        assert self._residual is not None
+        stream = self._residual.float().square().sum(-1, keepdim=True)
+        square = inputs.float().square() / stream.clamp(min=1e-30)
         columns = part.linear.weight.detach().float().square().sum(0)
         for modality, mask in enumerate(self.seen.masks):
             total = square[mask].double().sum(0) * columns
@@ -221,9 +228,7 @@ class _LayerProbe:
     ) -> None:
         product = inputs.float() * grad.float()
         for modality, mask in enumerate(self.seen.masks):
-            a_sample = torch.einsum("btk,bt->bk", product, mask.float())
-            units = self._by_unit(a_sample, part).abs().sum(0)
-            self.gate_taylor[kind][:, modality] += units
+            self.gate_taylor[kind][:, modality] += self._by_unit(product[mask], part).abs().sum(0)
 
     def _add_weight_taylor(
         self, kind: str, parts: list[UnitSlice], inputs: torch.Tensor, grad: torch.Tensor

@@ -27,9 +27,11 @@ class Importance:
     Attributes:
         weight_taylor_groups: ``[L, G]``: Σ |w·∂ℓ/∂w| over the parameters of a coupled group.
         weight_taylor_channels: ``[L, C]``.
-        gate_taylor_groups: ``[L, G, M]``: |Σ a·∂ℓ/∂a| at the out-projection's input.
+        gate_taylor_groups: ``[L, G, M]``: Σ over tokens of |Σ a·∂ℓ/∂a| at the out-projection's
+            input, of a sample.
         gate_taylor_channels: ``[L, C, M]``.
-        activation_groups: ``[L, G, M]``: mean over tokens of Σ (a·‖W_out column‖)².
+        activation_groups: ``[L, G, M]``: mean over tokens of Σ (a·‖W_out column‖)², relative to
+            the energy of the residual stream at that token.
         activation_channels: ``[L, C, M]``.
         magnitude_groups: ``[L, G]``: Σ w² over the parameters of a coupled group.
         magnitude_channels: ``[L, C]``.
@@ -122,7 +124,13 @@ def _activation(importance: Importance, text_weight: float) -> tuple[np.ndarray,
 
 
 def _magnitude(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
-    return importance.magnitude_groups, importance.magnitude_channels
+    groups = importance.magnitude_groups / importance.group_params[:, None]
+    channels = importance.magnitude_channels / importance.channel_params[:, None]
+    # Weights of one layer say nothing about those of another: only the rank within counts.
+    return (
+        groups / np.nanmean(groups, axis=1, keepdims=True) * importance.group_params[:, None],
+        channels / np.nanmean(channels, axis=1, keepdims=True) * importance.channel_params[:, None],
+    )
 
 
 CRITERIA: dict[str, Criterion] = {
@@ -133,13 +141,14 @@ CRITERIA: dict[str, Criterion] = {
 }
 """Importance criteria by name.
 
-- ``taylor``: |∂ℓ/∂gate| of each unit, a sample at a time (Michel et al. 2019, equation 3;
-  Molchanov et al. 2017); knows image from text tokens.
+- ``taylor``: |∂ℓ/∂gate| of each unit, a token at a time (after Michel et al. 2019, section 2.3,
+  and Molchanov et al. 2017); knows image from text tokens.
 - ``weight_taylor``: Σ |w·∂ℓ/∂w| over a unit's parameters (LLM-Pruner, Ma et al. 2023; the
   study's criterion), a sample at a time.
-- ``activation``: energy that a unit sends into the residual stream (after Wanda, Sun et al.
-  2024); knows image from text tokens.
-- ``magnitude``: Σ w² over a unit's parameters.
+- ``activation``: energy that a unit adds to the residual stream, relative to what is there
+  (after Wanda, Sun et al. 2024; absolute energies cannot be compared between layers); knows image
+  from text tokens.
+- ``magnitude``: Σ w² over a unit's parameters, relative to its layer.
 """
 
 

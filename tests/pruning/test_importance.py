@@ -91,28 +91,27 @@ def test_weight_taylor_and_magnitude_against_autograd(traits: dict[str, Any]) ->
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_gate_taylor_against_real_gates(attn: str) -> None:
-    """∂ℓ/∂gate with a gate on each unit, for image and text tokens apart."""
+    """∂ℓ/∂gate with a gate on each unit at each token, for image and text tokens apart."""
     model, encoded = tiny_model(attn=attn), sample_set()
     found = measure(model, encoded, range(5), batch_size=3)
     layer = backbone_of(model).layers[1]
     groups, channels = np.zeros((2, 2)), np.zeros((24, 2))
     for row in range(5):
         batch = collate(encoded, [row])
-        for modality, tokens in ((IMAGE, batch.image_tokens), (TEXT, ~batch.image_tokens)):
-            for module, total, width in (
-                (layer.self_attn.o_proj, groups, 16),
-                (layer.mlp.down_proj, channels, 1),
-            ):
-                gate = torch.ones(len(total), requires_grad=True)
+        for module, total, width in (
+            (layer.self_attn.o_proj, groups, 16),
+            (layer.mlp.down_proj, channels, 1),
+        ):
+            gate = torch.ones(*batch.input_ids.shape, len(total), requires_grad=True)
 
-                def apply(_: Any, args: Any, gate=gate, tokens=tokens, width=width) -> Any:
-                    wide = gate.repeat_interleave(width)
-                    return (torch.where(tokens[..., None], args[0] * wide, args[0]),)
+            def apply(_: Any, args: Any, gate=gate, width=width) -> Any:
+                return (args[0] * gate.repeat_interleave(width, dim=-1),)
 
-                handle = module.register_forward_pre_hook(apply)
-                (slope,) = torch.autograd.grad(sample_loss(model, batch), gate)
-                handle.remove()
-                total[:, modality] += slope.abs().numpy()
+            handle = module.register_forward_pre_hook(apply)
+            (slope,) = torch.autograd.grad(sample_loss(model, batch), gate)
+            handle.remove()
+            for modality, mask in ((IMAGE, batch.image_tokens), (TEXT, ~batch.image_tokens)):
+                total[:, modality] += slope[mask].abs().sum(0).numpy()
     assert np.allclose(found.gate_taylor_groups[1], groups / 5, rtol=1e-4, atol=1e-9)
     assert np.allclose(found.gate_taylor_channels[1], channels / 5, rtol=1e-4, atol=1e-9)
 
@@ -140,7 +139,7 @@ def test_influence_and_activation_against_hidden_states() -> None:
                 position_ids=batch.position_ids,
                 output_hidden_states=True,
             ).hidden_states
-        middle, act = inputs
+        middle, act = inputs  # the norm before the MLP reads the stream that the MLP adds to
         for modality, mask in ((IMAGE, batch.image_tokens), (TEXT, ~batch.image_tokens)):
             for name, a, b in (
                 ("block", states[2], states[3]),
@@ -149,7 +148,8 @@ def test_influence_and_activation_against_hidden_states() -> None:
             ):
                 cosine = (a * b).sum(-1) / a.norm(dim=-1) / b.norm(dim=-1)
                 influence[name][modality].append((1 - cosine)[mask])
-            energy[modality].append((act.square() * columns)[mask])
+            stream = middle.square().sum(-1, keepdim=True)
+            energy[modality].append((act.square() * columns / stream)[mask])
     for handle in handles:
         handle.remove()
     for modality in (IMAGE, TEXT):
