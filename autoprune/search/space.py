@@ -64,7 +64,11 @@ KNOBS: dict[str, Knob] = {
     "profile_curve": Knob("keep more in the middle (+) or at the ends (-)", 0.0, -1, 1),
     "protect_first": Knob("first layers left whole", 1, 0, 64, integer=True),
     "protect_last": Knob("last layers left whole", 0, 0, 64, integer=True),
-    "criterion": Knob("importance", "taylor", names=("taylor", "activation", "magnitude")),
+    "criterion": Knob(
+        "importance",
+        "taylor",
+        names=("taylor", "weight_taylor", "activation", "magnitude"),
+    ),
     "text_weight": Knob("importance by text (1) or image tokens (0)", 0.5, 0, 1),
     "recovery": Knob(
         "losses of the recovery",
