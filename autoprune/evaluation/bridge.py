@@ -202,20 +202,35 @@ class Evaluator:
         return encoded, places
 
     def _encode(self) -> tuple[EncodedSet, Mapping[str, tuple[int, int]]]:
-        """Encode the chosen documents from the task directory."""
-        images: dict[int, Any] = {}
+        """Encode the chosen documents from the task directory, reading images one by one."""
+        images: dict[int, tuple[Any, int]] = {}
         turns: dict[int, list[tuple[int, str, Turn]]] = {}
-        for task in self._tasks:
-            for doc in task.test_docs():
-                images.setdefault(doc["sample"], doc["image"])
-                turn = Turn(doc["question"], doc["answer"], doc["family"])
-                turns.setdefault(doc["sample"], []).append((doc["turn"], doc["doc_id"], turn))
-        samples, places = [], {}
-        for row, index in enumerate(sorted(turns)):
-            asked = sorted(turns[index], key=lambda item: item[0])
-            samples.append(Sample(str(index), images[index], tuple(turn for *_, turn in asked)))
+        for task, docs in zip(self._tasks, self._docs, strict=True):
+            names = ("sample", "turn", "doc_id", "question", "answer", "family")
+            for row, doc in enumerate(zip(*(docs[name] for name in names), strict=True)):
+                sample, turn, key, *words = doc
+                images.setdefault(sample, (task.test_docs(), row))
+                turns.setdefault(sample, []).append((turn, key, Turn(*words)))
+        chosen, places = [], {}
+        for row, sample in enumerate(sorted(turns)):
+            asked = sorted(turns[sample], key=lambda item: item[0])
+            chosen.append((*images[sample], tuple(turn for *_, turn in asked)))
             places.update({key: (row, k) for k, (_, key, _) in enumerate(asked, start=1)})
-        return encode(samples, self.processor, packed=True), places
+        return encode(_Chosen(chosen), self.processor, packed=True), places
+
+
+class _Chosen(Sequence[Sample]):
+    """Samples whose images are read when asked for."""
+
+    def __init__(self, rows: Sequence[tuple[Any, int, tuple[Turn, ...]]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        data, row, turns = self.rows[index]
+        return Sample(str(index), data[row]["image"], turns)
 
 
 def _images(data: Any, doc: int, to_visual: Any) -> list[Any]:
