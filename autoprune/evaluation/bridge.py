@@ -12,12 +12,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from autoprune.data.encoding import EncodedSet, encode
+from autoprune.data.encoding import IGNORED, EncodedSet, encode
 from autoprune.data.fractions import nested_fraction
 from autoprune.data.samples import Sample, Turn
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation import harness
-from autoprune.evaluation.generation import AnswerEngine, GenericEngine, PackedEngine, Question
+from autoprune.evaluation.generation import (
+    AnswerEngine,
+    GenericEngine,
+    PackedEngine,
+    Question,
+    finish,
+)
 from autoprune.evaluation.scores import TaskScore, TaskScores
 from autoprune.evaluation.tasks import SPLIT, TaskSpec, manifest
 from autoprune.models.vision import vision_features
@@ -28,7 +34,6 @@ class Evaluator:
 
     Attributes:
         specs: the tasks.
-        encoded: the packed questions (engine ``packed`` alone); ``None`` until needed.
         images: how many images are asked about.
         questions: how many questions are asked, over all tasks.
     """
@@ -122,12 +127,13 @@ class Evaluator:
         """
         started = time.perf_counter()
         engine = self._engine(features)
-        training = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             results = harness.run(self._tasks, partial(self._answer, model, engine))
         finally:
-            model.train(training)
+            for module, training in modes:
+                module.training = training
         scores = tuple(
             _read(spec, results, docs["doc_id"], docs["image_id"])
             for spec, docs in zip(self.specs, self._docs, strict=True)
@@ -199,7 +205,32 @@ class Evaluator:
             for docs in self._docs
             for key, sample, turn in zip(docs["doc_id"], docs["sample"], docs["turn"], strict=True)
         }
+        self._check_belongs(encoded, places)
         return encoded, places
+
+    def _check_belongs(
+        self, encoded: EncodedSet, places: Mapping[str, tuple[int, int]], probes: int = 64
+    ) -> None:
+        """Compare some answers in ``encoded`` with the documents': another set has others."""
+        docs = [
+            (key, answer)
+            for columns in self._docs
+            for key, answer in zip(columns["doc_id"], columns["answer"], strict=True)
+        ]
+        docs = docs[:: max(1, len(docs) // probes)]
+        alike = 0
+        for key, answer in docs:
+            row, segment = places[key]
+            span = slice(encoded.offsets[row], encoded.offsets[row + 1])
+            labels = encoded.labels[span][encoded.segments[span] == segment]
+            said = finish(self.processor.tokenizer, labels[labels != IGNORED].tolist(), ())
+            alike += said.casefold().split() == answer.casefold().split()
+        # A tokenizer may spell a few answers in its own way.
+        if alike < 0.5 * len(docs):
+            raise AutoPruneError(
+                f"the encoded set that was given holds other answers than {self._note['name']} "
+                f"({alike} of {len(docs)} agree): encode that sample set"
+            )
 
     def _encode(self) -> tuple[EncodedSet, Mapping[str, tuple[int, int]]]:
         """Encode the chosen documents from the task directory, reading images one by one."""

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.data.encoding import encode
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation import bridge
 from autoprune.evaluation.bridge import Evaluator
@@ -163,6 +164,18 @@ def test_given_encoding_and_some_tasks(
         lean.evaluate(half_taught)
 
 
+def test_an_encoding_of_other_samples_is_refused(
+    half_taught: Any, processor: Any, task_dir: Path, samples: DigitSet
+) -> None:
+    specs = resolve_tasks(["digits_read"])
+    others = encode(load_split("confirm", len(samples)), processor)
+    with pytest.raises(AutoPruneError, match="holds other answers than digits/search"):
+        Evaluator(processor, task_dir, specs, encoded=others).evaluate(half_taught)
+    fewer = encode(load_split("search", 5), processor)
+    with pytest.raises(AutoPruneError, match="5 rows was given for 24 samples"):
+        Evaluator(processor, task_dir, specs, encoded=fewer).evaluate(half_taught)
+
+
 def test_repeated_evaluation_is_equal_and_leaves_the_model_as_it_was(
     half_taught: Any, evaluator: Evaluator
 ) -> None:
@@ -170,8 +183,10 @@ def test_repeated_evaluation_is_equal_and_leaves_the_model_as_it_was(
     before = torch.get_rng_state()
     half_taught.train()
     try:
+        half_taught.model.vision_tower.eval()
         first, second = evaluator.evaluate(half_taught), evaluator.evaluate(half_taught)
         assert half_taught.training
+        assert not half_taught.model.vision_tower.training
     finally:
         half_taught.eval()
     assert first.by_task == second.by_task
