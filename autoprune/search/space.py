@@ -62,6 +62,7 @@ KNOBS: dict[str, Knob] = {
     "attention_share": Knob("how much the width cut leans on attention (1) or MLP (0)", 0.5, 0, 1),
     "profile_slope": Knob("keep more in early (+) or late (-) layers", 0.0, -1, 1),
     "profile_curve": Knob("keep more in the middle (+) or at the ends (-)", 0.0, -1, 1),
+    "window": Knob("cut widths only in the study's middle layers", False, names=(False, True)),
     "protect_first": Knob("first layers left whole", 1, 0, 64, integer=True),
     "protect_last": Knob("last layers left whole", 0, 0, 64, integer=True),
     "criterion": Knob(

@@ -1,0 +1,202 @@
+"""Preparation, once a search: load and score the dense model, measure importance, fill caches.
+
+Each stage is kept by content (see ``cache``), so that a later search on the same model and data
+starts at once. Importance is measured on the ``calibration`` split: samples that the dense model
+was not trained on, since gradients vanish on memorised ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.data.encoding import EncodedSet, encode
+from autoprune.data.samples import SampleSet
+from autoprune.evaluation.bridge import Evaluator
+from autoprune.evaluation.tasks import TaskSpec, materialise
+from autoprune.models.arrays import state_arrays
+from autoprune.models.loading import Inspected, Loaded, inspect_model, load_model
+from autoprune.pipeline.assets import Assets, Exam
+from autoprune.pipeline.cache import Cache
+from autoprune.pruning.importance import measure
+from autoprune.recovery.teacher import build_teacher
+from autoprune.resources import Resources
+from autoprune.zoo import EMBEDDED, embedded_path, load_split
+
+NAMED = {EMBEDDED: embedded_path}
+"""Models that go by a name of their own."""
+
+PROBE_IMAGES = 64
+"""Calibration images that the KL proxy looks at."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to prepare.
+
+    Attributes:
+        model: name or path of the dense model.
+        tasks: that are scored.
+        splits: name of each exam's split, and its number of images (None: all of them).
+        train_images: recovery samples that are 100 % of the data.
+        calibration_images: samples of the importance pass.
+        cache_limit: bytes of cached features and teacher states.
+    """
+
+    model: str
+    tasks: tuple[TaskSpec, ...]
+    splits: tuple[tuple[str, int | None], ...] = (("search", None), ("confirm", None))
+    train_images: int = 2000
+    calibration_images: int = 256
+    cache_limit: int | None = None
+
+
+def inspect(model: str) -> Inspected:
+    """Check a model by its files alone, by name or path; takes milliseconds.
+
+    Raises:
+        AutoPruneError: for the first thing that would keep it from loading.
+    """
+    return inspect_model(model, NAMED)
+
+
+def prepare(
+    wanted: Preparation,
+    folder: Path,
+    resources: Resources,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> Assets:
+    """Return everything that trials share.
+
+    Args:
+        wanted: what to prepare.
+        folder: of the cache; the tasks are written below it too.
+        resources: to compute with.
+        on_stage: told each stage that is not found in the cache, before it starts.
+
+    Raises:
+        AutoPruneError: for a model that cannot be loaded, or one that the tasks do not suit.
+    """
+    device = resources.claim()
+    on_stage("loading the dense model")
+    dense = load_model(wanted.model, device=device, named=NAMED)
+    cache = Cache(folder)
+
+    def stage(name: str, text: str, inputs: Any, compute: Callable[[], Any]) -> Any:
+        def run() -> Any:
+            on_stage(text)
+            return compute()
+
+        return cache.get(name, [dense.identity, inputs], run)
+
+    train_set = load_split("train", wanted.train_images)
+    calibration_set = load_split("calibration", wanted.calibration_images)
+    encoded = partial(_encoded, stage, dense.processor)
+    train, calibration = encoded(train_set), encoded(calibration_set)
+    importance = stage(
+        "importance",
+        f"measuring importance on {len(calibration):,} samples",
+        calibration.identity,
+        lambda: measure(dense.model, calibration, np.arange(len(calibration))),
+    )
+    teacher = stage(
+        "teacher",
+        f"caching the dense model's states on {len(train):,} recovery samples",
+        [train.identity, wanted.cache_limit],
+        lambda: build_teacher(dense.model, train, wanted.cache_limit, device=device),
+    )
+    probe = encoded(load_split("calibration", min(PROBE_IMAGES, wanted.calibration_images)))
+    probe_teacher = stage(
+        "probe",
+        f"caching the dense model's states on {len(probe):,} probe samples",
+        probe.identity,
+        lambda: build_teacher(dense.model, probe, None, device=device),
+    )
+    exams = {
+        split: _exam(stage, dense, load_split(split, size), split, wanted.tasks, folder)
+        for split, size in wanted.splits
+    }
+    return Assets(
+        ref=wanted.model,
+        identity=dense.identity,
+        licence=dense.licence,
+        config=dense.config,
+        processor=dense.processor,
+        generation_config=dense.model.generation_config,
+        spec=dense.spec,
+        weights=state_arrays(dense.model),
+        importance=importance,
+        train=train.without_pixels() if teacher.features is not None else train,
+        teacher=teacher,
+        probe=probe.without_pixels(),
+        probe_teacher=probe_teacher,
+        exams=exams,
+    )
+
+
+def open_evaluators(assets: Assets, splits: Sequence[str] | None = None) -> dict[str, Evaluator]:
+    """Open the exams of ``splits`` (all): once a process, shared by its runs."""
+    names = list(assets.exams) if splits is None else list(splits)
+    return {
+        split: Evaluator(
+            assets.processor,
+            assets.exams[split].folder,
+            assets.exams[split].tasks,
+            encoded=assets.exams[split].encoded,
+        )
+        for split in names
+    }
+
+
+def _encoded(stage: Callable[..., Any], processor: Any, samples: SampleSet) -> EncodedSet:
+    result: EncodedSet = stage(
+        "encoded",
+        f"tokenising {len(samples):,} samples of {samples.name}",
+        samples.identity,
+        lambda: encode(samples, processor),
+    )
+    return result
+
+
+def _exam(
+    stage: Callable[..., Any],
+    dense: Loaded,
+    samples: SampleSet,
+    split: str,
+    tasks: tuple[TaskSpec, ...],
+    folder: Path,
+) -> Exam:
+    """Write a split's tasks and score the dense model on them."""
+    task_dir = materialise(samples, tasks, folder / "tasks")
+    encoded = _encoded(stage, dense.processor, samples)
+
+    def score() -> Exam:
+        evaluator = Evaluator(dense.processor, task_dir, tasks, encoded=encoded)
+        features = evaluator.features(dense.model).astype(np.float16)
+        scores = evaluator.evaluate(dense.model, features)
+        return Exam(
+            split=split,
+            folder=task_dir,
+            tasks=tasks,
+            encoded=encoded.without_pixels(),
+            features=features,
+            dense=scores,
+            seconds=scores.seconds,
+        )
+
+    text = f"scoring the dense model on {len(samples):,} images of {samples.name}"
+    exam: Exam = stage("exam", text, [samples.identity, list(tasks), str(task_dir)], score)
+    return exam
+
+
+def dense_model(assets: Assets, device: torch.device) -> Any:
+    """Build the dense model from the shared arrays, which are copied."""
+    from autoprune.models.arrays import from_arrays
+
+    return from_arrays(assets.config, assets.weights, torch.float32, device)

@@ -1,0 +1,223 @@
+"""One candidate under way: prune, recover in pieces, score. What a trial and ``apply`` run."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.cost.flops import ModelFlops, flops_of
+from autoprune.data.encoding import EncodedSet
+from autoprune.evaluation.proxy import kl_to_dense
+from autoprune.evaluation.retention import retention
+from autoprune.evaluation.scores import TaskScores
+from autoprune.pipeline.assets import Assets
+from autoprune.pipeline.candidate import Candidate
+from autoprune.pipeline.prepare import dense_model, open_evaluators
+from autoprune.pruning.surgery import prune
+from autoprune.recovery.loop import Recovery
+from autoprune.recovery.teacher import open_teacher
+from autoprune.resources import Resources
+
+STATE = "recovery.pt"
+"""Name of the file that a paused run is kept in."""
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """What is known of a candidate after a share of its recovery.
+
+    Attributes:
+        share: of the recovery's updates, 0 (only pruned) to 1 (full fidelity).
+        proxy_kl: nats an answer token to the dense model, on calibration samples.
+        scores: on the split's tasks, where it was evaluated.
+        retention: of the dense model's ability, chance-corrected.
+        retention_raw: the plain ratio of scores.
+        per_task: score by task.
+        seconds: by stage (prune, recover, proxy, evaluate), of this rung alone.
+        flops: floating-point operations of this rung alone.
+        loss: the recovery's running loss, where it trains.
+    """
+
+    share: float
+    proxy_kl: float
+    scores: TaskScores | None = None
+    retention: float | None = None
+    retention_raw: float | None = None
+    per_task: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+    loss: float | None = None
+
+
+class Bench:
+    """A process's tools: opened once, shared by all candidates that it runs."""
+
+    def __init__(
+        self, assets: Assets, resources: Resources, splits: Sequence[str] | None = None
+    ) -> None:
+        """Open the exams of ``splits`` (all) and the teacher on the device of ``resources``."""
+        self.assets = assets
+        self.device = resources.claim()
+        self.evaluators = open_evaluators(assets, splits)
+        self.teacher = open_teacher(
+            assets.teacher, self.device, partial(dense_model, assets, self.device)
+        )
+        self.flops: ModelFlops = flops_of(assets.config)
+
+    def start(self, candidate: Candidate) -> CandidateRun:
+        """Prune the dense model to ``candidate``, ready to recover."""
+        return CandidateRun(self, candidate)
+
+
+class CandidateRun:
+    """A candidate from dense weights to scores, rung by rung.
+
+    Rungs are pauses of one planned recovery (its schedule spans all of it), so a run that
+    goes on from a rung equals one that was never interrupted.
+
+    Args:
+        bench: the process's tools.
+        candidate: what to build.
+    """
+
+    def __init__(self, bench: Bench, candidate: Candidate) -> None:
+        self.bench = bench
+        self.assets = bench.assets
+        self.candidate = candidate
+        self._seconds: dict[str, float] = {}
+        self._counted = 0
+        with self._timed("prune"):
+            model = prune(
+                self.assets.config,
+                self.assets.weights,
+                candidate.plan,
+                getattr(torch, candidate.precision),
+                bench.device,
+                spec=self.assets.spec,
+                generation_config=self.assets.generation_config,
+            )
+            self.recovery = Recovery(
+                model, self.assets.train, bench.teacher, candidate.recipe, bench.device
+            )
+
+    def rung(self, share: float, *, split: str | None = "search") -> RungResult:
+        """Recover up to ``share`` of the plan and score.
+
+        Args:
+            share: 0 scores the candidate as pruned.
+            split: whose tasks to score on; None leaves it at the KL proxy.
+
+        Raises:
+            RecoveryDiverged: if the loss leaves the finite numbers.
+            EvaluationFailed: if the model cannot be scored.
+        """
+        with self._timed("recover"):
+            progress = self.recovery.run(share)
+        with self._timed("proxy"):
+            proxy = self.proxy()
+        scores = None
+        if split is not None:
+            with self._timed("evaluate"):
+                scores = self.score(split)
+        kept = None
+        if split is not None and scores is not None:
+            kept = retention(scores, self.assets.exams[split].dense)
+        seconds, self._seconds = self._seconds, {}
+        return RungResult(
+            share=share,
+            proxy_kl=proxy,
+            scores=scores,
+            retention=None if kept is None else kept.value,
+            retention_raw=None if kept is None else kept.raw,
+            per_task={} if scores is None else scores.by_task,
+            seconds=seconds,
+            flops=self._flops(progress.samples, split),
+            loss=None if np.isnan(progress.loss) else progress.loss,
+        )
+
+    def proxy(self) -> float:
+        """Return the mean KL divergence from the dense model, nats an answer token."""
+        teacher = self.assets.probe_teacher
+        assert teacher.hidden is not None  # prepared without a limit
+        return kl_to_dense(
+            self.recovery.model,
+            self.assets.probe,
+            np.arange(len(self.assets.probe)),
+            teacher.hidden,
+            teacher.head_weight,
+            features=teacher.features,
+        )
+
+    def score(self, split: str) -> TaskScores:
+        """Score the model as it stands on a split's tasks."""
+        exam = self.assets.exams[split]
+        return self.bench.evaluators[split].evaluate(self.recovery.model, exam.features)
+
+    def finish(self) -> Any:
+        """Return the recovered model, LoRA merged."""
+        return self.recovery.finish()
+
+    def save(self, directory: Path) -> None:
+        """Write what :meth:`load` needs to go on from the last rung."""
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {
+            "candidate": self.candidate.identity,
+            "recovery": self.recovery.state_dict(),
+            "counted": self._counted,
+        }
+        torch.save(state, directory / (STATE + ".part"))
+        shutil.move(directory / (STATE + ".part"), directory / STATE)
+
+    def load(self, directory: Path) -> None:
+        """Go on from what :meth:`save` wrote.
+
+        Raises:
+            ValueError: if it was written for another candidate.
+        """
+        state = torch.load(directory / STATE, map_location="cpu", weights_only=False)
+        if state["candidate"] != self.candidate.identity:
+            raise ValueError(f"{directory} holds another candidate's recovery")
+        self.recovery.load_state_dict(state["recovery"])
+        self._counted = state["counted"]
+
+    def _flops(self, samples: int, split: str | None) -> float:
+        """Count the work since the last rung: recovery, proxy and evaluation."""
+        shapes, recipe = self.candidate.plan.shapes, self.candidate.recipe
+        cost = self.bench.flops
+        work = (samples - self._counted) * cost.step(
+            shapes,
+            scope=recipe.scope,
+            checkpointing=recipe.checkpointing,
+            **_lengths(self.assets.train),  # type: ignore[arg-type]
+        )
+        self._counted = samples
+        scored = [self.assets.probe]
+        if split is not None:
+            scored.append(self.assets.exams[split].encoded)
+        for encoded in scored:
+            work += len(encoded) * cost.forward(shapes, vision=False, **_lengths(encoded))
+        return work
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _lengths(encoded: EncodedSet) -> dict[str, int]:
+    """Return the mean length of a row and how many of its positions predict an answer."""
+    rows = max(1, len(encoded))
+    return {
+        "tokens": round(len(encoded.input_ids) / rows),
+        "predicted": round(encoded.num_answer_tokens / rows),
+    }

@@ -1,0 +1,149 @@
+"""Confirmation: which points are believed, on images that the search never saw.
+
+A search picks the best of many noisy scores, so its own figures flatter it. The members of its
+front, and the recommended configurations they are to be compared with, are recovered again with
+several seeds (other data subsets, another order) and scored on the ``confirm`` split. What is
+reported is what comes out of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autoprune.evaluation.retention import Difference, bootstrap, paired_difference, retention
+from autoprune.evaluation.scores import TaskScores
+from autoprune.search.front import nondominated
+from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
+
+NOISE = 0.01
+"""A trial this close under the search's front in retention may well belong on it."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One configuration and its models' scores on the ``confirm`` split, one a seed."""
+
+    record: TrialRecord
+    scores: tuple[TaskScores, ...]
+
+
+def members(records: Sequence[TrialRecord], limit: int = 8) -> list[TrialRecord]:
+    """Return the trials worth confirming, smallest first.
+
+    Those are the front of the full-fidelity trials and, while there is room, the trials that
+    lie within ``NOISE`` below it. When the front itself is longer than ``limit``, members are
+    taken evenly over the sizes, both ends included.
+    """
+    full = [r for r in records if is_full(r)]
+    points = [(float(r.fraction or 0), float(r.retention or 0)) for r in full]
+    front = nondominated(points)
+    if len(front) > limit:
+        picks = sorted({round(i * (len(front) - 1) / max(limit - 1, 1)) for i in range(limit)})
+        front = [front[i] for i in picks]
+    chosen = set(front)
+    lifted = sorted(
+        (max((points[f][1] for f in front if points[f][0] <= size), default=0.0) - score, i)
+        for i, (size, score) in enumerate(points)
+        if i not in chosen
+    )
+    for gap, index in lifted:
+        if len(chosen) < limit and gap <= NOISE:
+            chosen.add(index)
+    return sorted((full[i] for i in chosen), key=lambda r: (r.params or 0, r.trial))
+
+
+def is_full(record: TrialRecord) -> bool:
+    """Whether a trial spent all of its recovery and was scored: only such may be a point."""
+    return (
+        record.state == "complete"
+        and record.fidelity >= 1.0
+        and record.retention is not None
+        and record.fraction is not None
+    )
+
+
+def compare(confirmed: Sequence[Confirmed], dense: TaskScores) -> dict[tuple[int, int], Difference]:
+    """Return the paired difference in retention of each ordered pair of trials."""
+    result: dict[tuple[int, int], Difference] = {}
+    for i, a in enumerate(confirmed):
+        for b in confirmed[i + 1 :]:
+            difference = paired_difference(a.scores, b.scores, dense)
+            result[a.record.trial, b.record.trial] = difference
+            result[b.record.trial, a.record.trial] = Difference(
+                mean=-difference.mean,
+                low=-difference.high,
+                high=-difference.low,
+                level=difference.level,
+                seeds=difference.seeds,
+                images=difference.images,
+            )
+    return result
+
+
+def front_points(
+    confirmed: Sequence[Confirmed],
+    dense: TaskScores,
+    differences: Mapping[tuple[int, int], Difference] | None = None,
+) -> tuple[FrontPoint, ...]:
+    """Return the confirmed points, smallest first.
+
+    A point is marked dominated when another one is no larger and its mean is no lower. Points
+    whose paired difference holds zero name each other in ``tied_with``: the order of their
+    means is not shown by the data.
+    """
+    if differences is None:
+        differences = compare(confirmed, dense)
+    points = []
+    for one in confirmed:
+        trial = one.record.trial
+        interval = bootstrap(one.scores, dense)
+        points.append(
+            FrontPoint(
+                trial=trial,
+                params=one.record.params or 0,
+                fraction=one.record.fraction or 0.0,
+                axis=one.record.axis,
+                recovery=one.record.recovery,
+                data_fraction=one.record.data_fraction or 0.0,
+                backbone_removed=one.record.backbone_removed or 0.0,
+                retention=Retention(
+                    mean=interval.mean,
+                    low=interval.low,
+                    high=interval.high,
+                    seeds=interval.seeds,
+                ),
+                retention_raw=_mean([retention(s, dense).raw for s in one.scores]),
+                scores={
+                    name: _mean([s.by_task[name] for s in one.scores])
+                    for name in one.scores[0].by_task
+                },
+                tied_with=tuple(
+                    sorted(
+                        other.record.trial
+                        for other in confirmed
+                        if other.record.trial != trial
+                        and differences[trial, other.record.trial].tied
+                    )
+                ),
+                baseline=None if one.record.origin == "sampler" else one.record.origin,
+            )
+        )
+    free = {points[i].trial for i in nondominated([(p.fraction, p.retention.mean) for p in points])}
+    marked = [p if p.trial in free else p.model_copy(update={"dominated": True}) for p in points]
+    return tuple(sorted(marked, key=lambda p: (p.params, -p.retention.mean)))
+
+
+def shrinkage(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> float | None:
+    """Return by how much the search's own scores exceed the confirmed ones, on average."""
+    means = {p.trial: p.retention.mean for p in points}
+    drops = [
+        c.record.retention - means[c.record.trial]
+        for c in confirmed
+        if c.record.retention is not None
+    ]
+    return _mean(drops) if drops else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,146 @@
+"""From a knob vector to a candidate: deterministic, and exact in size.
+
+Importance decides *which* units go, the knobs decide *how many* where, and the size is met by
+construction, so that no trial is spent on a candidate outside the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from autoprune.cost.parameters import size_of
+from autoprune.errors import AutoPruneError
+from autoprune.models.shape import BackboneSpec
+from autoprune.pipeline.candidate import Candidate
+from autoprune.pruning.allocation import BASELINES, Allocation, allocate, reachable
+from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.scores import Importance, scores
+from autoprune.recovery.guidance import default_learning_rate
+from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
+from autoprune.search.space import Value
+
+_ALL = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class DecodeContext:
+    """All that decoding depends on beside the knobs.
+
+    Attributes:
+        spec: the dense model's shape.
+        importance: measured once a search.
+        min_params: smallest size of the search, whole model.
+        max_params: the budget, whole model.
+        train_samples: unique samples that recovery has in all.
+        max_recovery_samples: cap on the sample passes of one recovery.
+        batch_size: samples of one update.
+        multiple: MLP channels are kept in multiples of this.
+        seed: of the recovery's data subset and order.
+        data_fraction: fixes the data fraction of every candidate, or leaves it to the knobs.
+    """
+
+    spec: BackboneSpec
+    importance: Importance
+    min_params: int
+    max_params: int
+    train_samples: int
+    max_recovery_samples: int
+    batch_size: int = 16
+    multiple: int = 1
+    seed: int = 0
+    data_fraction: float | None = None
+
+
+def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
+    """Return the candidate that ``knobs`` (complete, see ``Space.complete``) stand for.
+
+    Raises:
+        AutoPruneError: if no protection can be lifted that would bring the size in reach.
+    """
+    span = context.max_params - context.min_params
+    target = round(context.min_params + float(knobs["size"]) * span)
+    plan = _plan(knobs, context, target)
+    removed = size_of(context.spec, plan).backbone_removed
+    return Candidate(plan, _recipe(knobs, context, removed))
+
+
+def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> PruningPlan:
+    windows = BASELINES["width_window"] if knobs["window"] else Allocation()
+    allocation = Allocation(
+        axis=str(knobs["axis"]),
+        depth_share=float(knobs["depth_share"]),
+        contiguous=bool(knobs["contiguous"]),
+        temperature=float(knobs["temperature"]),
+        attention_share=float(knobs["attention_share"]),
+        profile_slope=float(knobs["profile_slope"]),
+        profile_curve=float(knobs["profile_curve"]),
+        attention_window=windows.attention_window,
+        mlp_window=windows.mlp_window,
+        protect_first=int(knobs["protect_first"]),
+        protect_last=int(knobs["protect_last"]),
+    )
+    allocation, target = _within_reach(allocation, context, target)
+    unit_scores = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
+    return allocate(context.spec, unit_scores, allocation, target, multiple=context.multiple)
+
+
+def _within_reach(
+    allocation: Allocation, context: DecodeContext, target: int
+) -> tuple[Allocation, int]:
+    """Lift protections, last layers first, until the size can be met at or under the budget.
+
+    A size that stays out of reach while the budget does not becomes the smallest in reach.
+    """
+    while True:
+        low, high = reachable(context.spec, allocation, multiple=context.multiple)
+        if low <= target:
+            return allocation, min(target, high)
+        if allocation.protect_last:
+            allocation = replace(allocation, protect_last=allocation.protect_last - 1)
+        elif allocation.protect_first:
+            allocation = replace(allocation, protect_first=allocation.protect_first - 1)
+        elif (allocation.attention_window, allocation.mlp_window) != (_ALL, _ALL):
+            allocation = replace(allocation, attention_window=_ALL, mlp_window=_ALL)
+        elif low <= context.max_params:
+            return allocation, low
+        else:
+            raise AutoPruneError(
+                f"axis {allocation.axis} reaches {low:,} parameters at the least, above the "
+                f"budget of {context.max_params:,}; use another space or a larger budget"
+            )
+
+
+def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) -> RecoveryRecipe:
+    losses = str(knobs["recovery"]).split("+")
+    passes = max(1, round(float(knobs["passes"]) * context.max_recovery_samples))
+    wanted = context.data_fraction or float(knobs["data_fraction"])
+    scope = "none" if losses == ["none"] else str(knobs["scope"])
+    weights = _weights(losses, float(knobs["distill_weight"]))
+    return RecoveryRecipe(
+        sft=weights["sft"],
+        kl=weights["kl"],
+        reverse_kl=weights["reverse_kl"],
+        hidden=weights["hidden"],
+        scope=scope,
+        lora_rank=int(knobs["lora_rank"]),
+        learning_rate=default_learning_rate(removed, scope, context.spec.hidden_size)
+        * float(knobs["learning_rate_scale"]),
+        # A fraction that the passes cannot cover would claim samples that were never seen.
+        data_fraction=min(wanted, passes / context.train_samples),
+        sample_passes=passes,
+        batch_size=context.batch_size,
+        seed=context.seed,
+    )
+
+
+def _weights(losses: list[str], distill_weight: float) -> dict[str, float]:
+    """Share the weight: SFT gets what the distillation losses, equal among them, leave."""
+    weights = dict.fromkeys(LOSS_FIELDS, 0.0)
+    distilled = [name for name in losses if name not in ("sft", "none")]
+    share = 1.0 if "sft" not in losses else distill_weight if distilled else 0.0
+    for name in distilled:
+        weights[name] = share / len(distilled)
+    if "sft" in losses:
+        weights["sft"] = 1.0 - share
+    return weights

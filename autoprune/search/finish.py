@@ -1,0 +1,163 @@
+"""The end of a search: run the front again with several seeds, keep its weights, sum up.
+
+Each run of the confirmation is written down as it ends, so that a search which is killed here
+goes on with the runs that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoprune.errors import StoppedError
+from autoprune.evaluation.scores import TaskScores
+from autoprune.models.arrays import state_arrays
+from autoprune.search.confirm import Confirmed, front_points, is_full, members, shrinkage
+from autoprune.search.front import hypervolume
+from autoprune.search.pool import Failure, WorkerPool
+from autoprune.search.store import SearchStore, write_atomically
+from autoprune.tracking.records import SearchSummary, TrialRecord
+
+if TYPE_CHECKING:
+    from autoprune.search.problem import PreparedSearch
+    from autoprune.search.work import Bench
+
+WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
+"""Files of a kept front member; bfloat16 stands as its bits, see ``models.arrays``."""
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """One run of the confirmation: a trial's candidate with a seed.
+
+    Attributes:
+        trial: its number.
+        knobs: of the trial.
+        seed: of the recovery's data subset and order.
+        keep: where to write candidate and recovered weights, or None.
+    """
+
+    trial: int
+    knobs: dict[str, Any]
+    seed: int
+    keep: Path | None
+
+
+def rerun(bench: Bench, work: Rerun) -> dict[str, Any]:
+    """Recover a candidate in full and score it on the ``confirm`` split; runs on a worker."""
+    from autoprune.search.problem import TrialBench
+
+    assert isinstance(bench, TrialBench)
+    run = bench.bench.start(bench.candidate(work.knobs, work.seed))
+    result = run.rung(1.0, split="confirm")
+    if work.keep is not None:
+        keep_model(run.finish(), run.candidate.to_dict(), work.keep)
+    assert result.scores is not None
+    return result.scores.to_dict()
+
+
+def keep_model(model: Any, candidate: dict[str, Any], directory: Path) -> None:
+    """Write recovered weights and the candidate that they belong to."""
+    directory.mkdir(parents=True, exist_ok=True)
+    part = directory / ".weights.part"
+    with part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **state_arrays(model))
+    part.replace(directory / WEIGHTS)
+    write_atomically(directory / CANDIDATE, json.dumps(candidate, indent=1))
+
+
+def finish(
+    prepared: PreparedSearch,
+    records: Sequence[TrialRecord],
+    pool: WorkerPool,
+    store: SearchStore,
+    on_confirm: Callable[[int, int], None],
+) -> SearchSummary:
+    """Confirm the front of ``records`` and the baselines beside it, and sum the search up.
+
+    Raises:
+        StoppedError: if no member of the front could be run again.
+    """
+    settings = prepared.settings
+    chosen = members(records, settings.confirm_points)
+    beside = [r for r in records if is_full(r) and r.origin != "sampler" and r not in chosen]
+    scored = _run_all(prepared, [*chosen, *beside], pool, store, on_confirm)
+    confirmed = [
+        Confirmed(record, tuple(scored[record.trial]))
+        for record in [*chosen, *beside]
+        if scored.get(record.trial)
+    ]
+    if not confirmed:
+        raise StoppedError(
+            f"no member of the front of search {store.name!r} could be run again: see "
+            f"{store.directory / 'confirm'}; 'autoprune search --resume {store.name}' tries again"
+        )
+    dense = prepared.assets.exams["confirm"].dense
+    points = front_points(confirmed, dense)
+    own = {record.trial for record in chosen}
+    front = [p for p in points if not p.dominated]
+    return SearchSummary(
+        name=store.name,
+        dense=prepared.dense,
+        budget=prepared.budget,
+        points=tuple(p for p in points if p.trial in own or not p.dominated),
+        baselines=tuple(p for p in points if p.baseline is not None),
+        hypervolume=hypervolume([(p.fraction, p.retention.mean) for p in front]),
+        shrinkage=shrinkage([c for c in confirmed if c.record.trial in own], points),
+        versions=dict(prepared.versions),
+    )
+
+
+def _run_all(
+    prepared: PreparedSearch,
+    records: Sequence[TrialRecord],
+    pool: WorkerPool,
+    store: SearchStore,
+    on_confirm: Callable[[int, int], None],
+) -> dict[int, list[TaskScores]]:
+    """Return the scores of each trial by seed; those on disk are not run again."""
+    folder = store.directory / "confirm"
+    folder.mkdir(exist_ok=True)
+    settings = prepared.settings
+    runs = [
+        Rerun(
+            trial=record.trial,
+            knobs={k: v for k, v in record.knobs.items() if v is not None},
+            seed=record.seed + turn,
+            keep=kept_dir(store, record.trial) if settings.keep and turn == 0 else None,
+        )
+        for turn in range(settings.confirm_seeds)
+        for record in records
+    ]
+    files = [folder / f"{run.trial:04d}-{run.seed}.json" for run in runs]
+    missing = [i for i, path in enumerate(files) if not path.is_file()]
+    done = len(runs) - len(missing)
+    on_confirm(done, len(runs))
+
+    def on_done(index: int, result: Any) -> None:
+        nonlocal done
+        done += 1
+        path = files[missing[index]]
+        if isinstance(result, Failure):
+            write_atomically(path.with_suffix(".error.txt"), result.reason + "\n")
+        else:
+            write_atomically(path, json.dumps(result))
+        on_confirm(done, len(runs))
+
+    pool.run(rerun, [runs[i] for i in missing], on_done)
+    scored: dict[int, list[TaskScores]] = {}
+    for run, path in zip(runs, files, strict=True):
+        if path.is_file():
+            scores = TaskScores.from_dict(json.loads(path.read_text()))
+            scored.setdefault(run.trial, []).append(scores)
+    return scored
+
+
+def kept_dir(store: SearchStore, trial: int) -> Path:
+    """Return where a front member's recovered weights are kept."""
+    return store.directory / "kept" / f"{trial:04d}"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoprune.evaluation.scores import TaskScore, TaskScores
+from autoprune.search.confirm import NOISE, Confirmed, front_points, is_full, members, shrinkage
+from autoprune.tracking.records import TrialRecord
+
+IMAGES = 400
+
+
+def record(trial: int, fraction: float, retained: float, **changes: object) -> TrialRecord:
+    values = {
+        "trial": trial,
+        "state": "complete",
+        "fidelity": 1.0,
+        "params": int(1000 * fraction),
+        "fraction": fraction,
+        "retention": retained,
+        "axis": "width",
+        "recovery": "sft/full",
+        "data_fraction": 0.05,
+        "backbone_removed": 0.5,
+    }
+    return TrialRecord.model_validate({**values, **changes})
+
+
+def answers(accuracy: float, seed: int) -> TaskScores:
+    rng = np.random.default_rng(seed)
+    names = np.array([f"i{i}" for i in range(IMAGES)])
+    values = (rng.random(IMAGES) < accuracy).astype(np.float64)
+    return TaskScores(
+        (TaskScore("read", "exact_match", 0.1, float(values.mean()), names, names, values),)
+    )
+
+
+def confirmed(trial: int, fraction: float, accuracy: float, searched: float) -> Confirmed:
+    seeds = tuple(answers(accuracy, 10 * trial + s) for s in range(3))
+    return Confirmed(record(trial, fraction, searched), seeds)
+
+
+DENSE = answers(0.97, 999)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": "stopped"}, {"state": "failed"}, {"fidelity": 0.33}, {"retention": None}],
+    ids=str,
+)
+def test_a_partial_trial_is_never_confirmed(changes: dict[str, object]) -> None:
+    best = record(0, 0.4, 0.99, **changes)
+    assert not is_full(best)
+    assert [r.trial for r in members([best, record(1, 0.5, 0.8)])] == [1]
+
+
+def test_members_are_the_front_and_what_lies_just_below() -> None:
+    records = [
+        record(0, 0.4, 0.70),
+        record(1, 0.5, 0.80),
+        record(2, 0.5, 0.80 - NOISE / 2),
+        record(3, 0.5, 0.80 - 2 * NOISE),
+        record(4, 0.6, 0.90),
+    ]
+    assert [r.trial for r in members(records)] == [0, 1, 2, 4]
+
+
+def test_a_long_front_is_thinned_and_keeps_its_ends() -> None:
+    records = [record(i, 0.3 + 0.01 * i, 0.5 + 0.01 * i) for i in range(20)]
+    picked = [r.trial for r in members(records, limit=5)]
+    assert len(picked) == 5
+    assert picked[0] == 0
+    assert picked[-1] == 19
+
+
+def test_points_are_sorted_marked_and_tied() -> None:
+    points = front_points(
+        [
+            confirmed(0, 0.6, 0.90, 0.95),
+            confirmed(1, 0.5, 0.70, 0.75),
+            confirmed(2, 0.55, 0.40, 0.45),
+            confirmed(3, 0.65, 0.905, 0.95),
+        ],
+        DENSE,
+    )
+    assert [p.trial for p in points] == [1, 2, 0, 3]
+    by_trial = {p.trial: p for p in points}
+    assert by_trial[2].dominated
+    assert not by_trial[0].dominated
+    assert 3 in by_trial[0].tied_with
+    assert 1 not in by_trial[0].tied_with
+    for point in points:
+        assert point.retention.low <= point.retention.mean <= point.retention.high
+        assert point.retention.seeds == 3
+
+
+def test_shrinkage_is_search_minus_confirmed() -> None:
+    group = [confirmed(0, 0.6, 0.9, 0.95)]
+    points = front_points(group, DENSE)
+    assert shrinkage(group, points) == pytest.approx(0.95 - points[0].retention.mean)
