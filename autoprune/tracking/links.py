@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from autoprune.tracking.location import is_server
+from autoprune.tracking.location import is_server, without_credentials
 from autoprune.tracking.records import FrontPoint, LoggedSearch, SearchInfo
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -27,7 +27,7 @@ VIEW_LIMIT = 20_000  # characters that MLflow keeps in a tag of an experiment
 
 def base_url(uri: str, local: str = LOCAL_UI) -> str:
     """Return the address of the UI: the tracking server itself, or the one started locally."""
-    return uri.rstrip("/") if is_server(uri) else local.rstrip("/")
+    return (without_credentials(uri) if is_server(uri) else local).rstrip("/")
 
 
 def search_links(

@@ -51,6 +51,14 @@ def hidden_password(uri: str) -> str:
     return uri.replace(f":{parts.password}@", ":***@", 1)
 
 
+def without_credentials(uri: str) -> str:
+    """Return the URI as it may be stored or linked to: without user and password."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def check_tracking(uri: str, *, timeout: float = 5.0) -> None:
     """Prove that a tracking URI can be written to, within about ``timeout`` seconds.
 
@@ -125,10 +133,8 @@ def _not_writable(path: Path) -> str:
 
 
 def _check_server(uri: str, timeout: float) -> None:
-    parts = urlsplit(uri)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     request = urllib.request.Request(
-        bare.rstrip("/") + "/api/2.0/mlflow/experiments/search",
+        without_credentials(uri).rstrip("/") + "/api/2.0/mlflow/experiments/search",
         data=json.dumps({"max_results": 1}).encode(),
         headers={"Content-Type": "application/json", **_credentials(uri)},
         method="POST",

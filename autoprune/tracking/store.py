@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.tracking import naming
+from autoprune.tracking.location import without_credentials
 from autoprune.tracking.records import (
     FrontPoint,
     LoggedSearch,
@@ -98,7 +99,7 @@ class MlflowStore:
     def place(self, views: Mapping[str, str]) -> LoggedSearch:
         """Return where this search is found."""
         return LoggedSearch(
-            uri=self.uri,
+            uri=without_credentials(self.uri),
             experiment_id=self.experiment_id,
             parent_run_id=self.parent,
             views=dict(views),

@@ -20,8 +20,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autoprune.errors import AutoPruneError, StoppedError
-from autoprune.tracking.location import artifact_root, check_tracking, default_uri, is_server
-from autoprune.tracking.location import sqlite_path as _sqlite_path
+from autoprune.tracking.location import (
+    artifact_root,
+    check_tracking,
+    default_uri,
+    is_server,
+    sqlite_path,
+    without_credentials,
+)
 
 HOST = "127.0.0.1"
 PORT = 5000
@@ -85,8 +91,8 @@ def start_ui(
     uri = uri or default_uri(home)
     if is_server(uri):
         check_tracking(uri)
-        return MlflowUI(uri.rstrip("/"), None, None)
-    path = _sqlite_path(uri)
+        return MlflowUI(without_credentials(uri).rstrip("/"), None, None)
+    path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise AutoPruneError(
             f"{path} does not exist, so there is no search to show: run one with "

@@ -51,7 +51,8 @@ class Writer:
         self.settle_reason = ""
         self.closing: tuple[str, str] | None = None
         self._opened = False
-        self._view = ""
+        self._names: set[str] = set()  # metrics that the trials have by now
+        self._viewed: set[str] = set()  # of those, what the saved view shows
         self._started = time.time()
         self._retry_at = 0.0
         self._warned: set[str] = set()
@@ -63,12 +64,9 @@ class Writer:
             case "open":
                 self.settings = message
             case "trial":
-                record = TrialRecord.model_validate(message["record"])
-                self.records[record.trial] = self.pending[record.trial] = record
+                self._take_records([message["record"]])
             case "sync":
-                found = [TrialRecord.model_validate(item) for item in message["records"]]
-                self.records |= {record.trial: record for record in found}
-                self.pending |= {record.trial: record for record in found}
+                self._take_records(message["records"])
                 self.settle_reason = message["reason"]
             case "summary":
                 self.summary = SearchSummary.model_validate(message["summary"])
@@ -76,6 +74,12 @@ class Writer:
             case "close":
                 self.closing = (message["state"], message["reason"])
                 self._retry_at = 0.0
+
+    def _take_records(self, items: list[dict[str, Any]]) -> None:
+        for item in items:
+            record = TrialRecord.model_validate(item)
+            self.records[record.trial] = self.pending[record.trial] = record
+            self._names |= set(trial_metrics(record))
 
     @property
     def idle(self) -> bool:
@@ -136,13 +140,11 @@ class Writer:
 
     def _save_view(self, store: MlflowStore) -> None:
         """Keep the saved view up with the metrics that the trials have by now."""
-        names = {"retention_confirmed"} if self.summary is not None else set()
-        for record in self.records.values():
-            names |= set(trial_metrics(record))
-        view = trials_view(store.parent, store.info, sorted(names), created=self._started)
-        if names and view != self._view:
+        names = self._names | ({"retention_confirmed"} if self.summary is not None else set())
+        if self._names and names != self._viewed:
+            view = trials_view(store.parent, store.info, sorted(names), created=self._started)
             store.set_view(share_key(store.info), view)
-            self._view = view
+            self._viewed = names
 
     def _log_summary(self, store: MlflowStore, summary: SearchSummary) -> None:
         from autoprune.tracking.report import write_files
@@ -196,8 +198,10 @@ class Writer:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0][:200]
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # MLflow puts the whole chain of causes into one line; the address is all that helps.
+    request, failed, _ = text.partition(" failed with exception ")
+    return f"no answer: {request}" if failed else text[:200]
 
 
 def serve(stdin: TextIO, stdout: TextIO) -> None:

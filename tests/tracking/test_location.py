@@ -19,6 +19,7 @@ from autoprune.tracking.location import (
     check_tracking,
     default_uri,
     hidden_password,
+    without_credentials,
 )
 
 
@@ -145,3 +146,8 @@ def test_a_password_is_not_shown() -> None:
     uri = f"postgresql://me:secret@127.0.0.1:{closed_port()}/runs"
     assert "secret" not in refusal(uri)
     assert hidden_password(uri).startswith("postgresql://me:***@")
+
+
+def test_credentials_are_not_stored_or_linked_to() -> None:
+    assert without_credentials("https://me:secret@host:8443/x") == "https://host:8443/x"
+    assert without_credentials("sqlite:////x/mlflow.db") == "sqlite:////x/mlflow.db"
