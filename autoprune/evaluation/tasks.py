@@ -55,9 +55,9 @@ class TaskSpec:
 
 # The benchmarks of the pruning study, as lmms-eval 0.7.3 computes them. Chance: POPE and MME ask
 # balanced yes/no questions (MME adds accuracy and accuracy over pairs, 75 of 200 points by
-# guessing); SEED-Bench, MMBench and AI2D have four choices; ScienceQA's images 40.08 %, MMMU's
-# validation split 22.1 % and MMStar 24.6 % are the "random" rows of their papers; open answers
-# have no chance.
+# guessing); SEED-Bench and AI2D have four choices, MMBench up to four; ScienceQA's images 40.08 %,
+# MMMU's validation split 22.1 % and MMStar 24.6 % are the "random" rows of their papers; open
+# answers have no chance.
 BENCHMARKS: tuple[TaskSpec, ...] = (
     TaskSpec("gqa"),
     TaskSpec("pope", ("pope_accuracy",), chance=0.5),
