@@ -20,7 +20,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.vision import decode, embed, head
 from autoprune.recovery.losses import Answers, Needs, mix, needs_of
 from autoprune.recovery.recipe import RecoveryRecipe
-from autoprune.recovery.schedule import learning_rate, make_optimizer, sample_order
+from autoprune.recovery.schedule import SampleOrder, learning_rate, make_optimizer
 from autoprune.recovery.scopes import close_scope, open_scope
 from autoprune.recovery.teacher import Teacher, online_features, precision
 
@@ -123,6 +123,9 @@ class Recovery:
         self._pixels = teacher is None or not teacher.keeps_features
         self._check_sources()
         self.pool = nested_fraction(encoded.ring, encoded.strata, recipe.data_fraction, recipe.seed)
+        self.order = SampleOrder(
+            self.pool, np.diff(encoded.offsets), recipe.seed, recipe.batch_size
+        )
         self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
         self.model = model.to(self.device).eval()
         self.parameters = open_scope(model, recipe)
@@ -141,14 +144,13 @@ class Recovery:
     def progress(self) -> Progress:
         """How far it is, with a point for every update."""
         samples = min(self.step * self.recipe.batch_size, self.recipe.sample_passes)
-        seen = sample_order(self.pool, self.recipe.seed, 0, samples)
         recent = self._curve[-max(1, self.steps // 10) :]
         return Progress(
             share=self.step / self.steps if self.steps else 1.0,
             steps=self.step,
             samples=samples,
             unique_samples=min(samples, len(self.pool)),
-            answer_tokens=int(self._counts(seen).sum()),
+            answer_tokens=int(self._counts(self.order.between(0, samples)).sum()),
             loss=sum(p.loss for p in recent) / len(recent) if recent else math.nan,
             seconds=self._seconds,
             curve=tuple(self._curve),
@@ -227,7 +229,7 @@ class Recovery:
         recipe = self.recipe
         start = self.step * recipe.batch_size
         stop = min(start + recipe.batch_size, recipe.sample_passes)
-        samples = sample_order(self.pool, recipe.seed, start, stop)
+        samples = self.order.between(start, stop)
         tokens = int(self._counts(samples).sum())
         rate = learning_rate(recipe, self.step)
         sums: list[Tensor] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,29 +13,67 @@ from autoprune.recovery.recipe import RecoveryRecipe
 
 BETAS = (0.9, 0.999)
 
+# Updates over which samples are sorted by length.
+WINDOW = 16
 
-def sample_order(pool: np.ndarray, seed: int, start: int, stop: int) -> np.ndarray:
-    """Return the samples at places ``start`` to ``stop`` of an endless seeded order.
 
-    The order is one permutation of ``pool`` after another, each drawn from (seed, pass), so
-    that any place is known without walking there and every sample is met once a pass.
+class SampleOrder:
+    """An endless seeded order of samples: one pass over the pool after another.
+
+    Every sample is met once a pass. Each pass is shuffled from (seed, pass); then, within
+    stretches of :data:`WINDOW` updates, samples of like length are put into one update, which
+    pads less, and the updates are shuffled again. Any place is known without walking there, so
+    a step number is all that has to be saved.
+
+    Args:
+        pool: the samples.
+        lengths: tokens of each sample of the whole set, indexed by what ``pool`` holds.
+        seed: of the order.
+        batch_size: samples of one update.
     """
-    size = len(pool)
-    passes = [
-        pool[_permutation(size, seed, number)] for number in range(start // size, -(-stop // size))
-    ]
-    if not passes:
-        return pool[:0]
-    offset = start // size * size
-    order: np.ndarray = np.concatenate(passes)[start - offset : stop - offset]
-    return order
+
+    def __init__(self, pool: np.ndarray, lengths: np.ndarray, seed: int, batch_size: int) -> None:
+        self.pool = pool
+        self.lengths = lengths
+        self.seed = seed
+        self.batch_size = batch_size
+        self._known: dict[int, np.ndarray] = {}
+
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """Return the samples at places ``start`` to ``stop``."""
+        size = len(self.pool)
+        numbers = range(start // size, -(-stop // size))
+        passes = [self._pass(number) for number in numbers]
+        if not passes:
+            return self.pool[:0]
+        offset = numbers.start * size
+        return np.concatenate(passes)[start - offset : stop - offset]
+
+    def _pass(self, number: int) -> np.ndarray:
+        if number not in self._known:
+            if len(self._known) > 1:
+                self._known.clear()
+            self._known[number] = self._drawn(number)
+        return self._known[number]
+
+    def _drawn(self, number: int) -> np.ndarray:
+        """Draw a pass; its first samples may complete the update that the last pass began."""
+        dice = np.random.default_rng((self.seed, number))
+        order = dice.permutation(self.pool)
+        head = -number * len(order) % self.batch_size
+        updates = [order[:head]]
+        for stretch in _cut(order[head:], WINDOW * self.batch_size):
+            by_length = stretch[np.argsort(self.lengths[stretch], kind="stable")]
+            alike = _cut(by_length, self.batch_size)
+            # A last update that is not full stays last, or it would shift those behind it.
+            whole = [update for update in alike if len(update) == self.batch_size]
+            updates += [whole[place] for place in dice.permutation(len(whole))]
+            updates += alike[len(whole) :]
+        return np.concatenate(updates)
 
 
-@lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, number: int) -> np.ndarray:
-    order = np.random.default_rng((seed, number)).permutation(size)
-    order.setflags(write=False)
-    return order
+def _cut(array: np.ndarray, size: int) -> list[np.ndarray]:
+    return [array[start : start + size] for start in range(0, len(array), size)]
 
 
 def learning_rate(recipe: RecoveryRecipe, step: int) -> float:

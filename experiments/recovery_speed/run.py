@@ -36,7 +36,7 @@ from autoprune.pruning.surgery import prune
 from autoprune.recovery.loop import Recovery
 from autoprune.recovery.losses import Answers, Needs, mix, needs_of
 from autoprune.recovery.recipe import RecoveryRecipe
-from autoprune.recovery.schedule import sample_order
+from autoprune.recovery.schedule import SampleOrder
 from autoprune.recovery.scopes import open_scope
 from autoprune.recovery.teacher import CachedTeacher, build_teacher
 from autoprune.zoo.model import build_config, build_processor, embedded_path
@@ -209,12 +209,16 @@ def measure(repeats: int, updates: int, batch_size: int) -> tuple[list[dict[str,
                 batch_size=batch_size,
                 seed=repeat,
             )
-            order = sample_order(np.arange(count), recipe.seed, 0, count)
-            questions = [np.flatnonzero(plain.samples == sample) for sample in order]
+            lengths = np.diff(packed.offsets)
+            order = SampleOrder(np.arange(count), lengths, recipe.seed, batch_size)
+            in_order = order.between(0, count)
+            questions = [np.flatnonzero(plain.samples == sample) for sample in in_order]
             assert len({len(q) for q in questions}) == 1, "as many questions on every image"
             ways: dict[str, Callable[[Any], Timed]] = {
                 "autoprune": lambda s, r=recipe: run_ours(s, packed, teacher, r),
-                "trainer, packed": lambda s, r=recipe, o=order: run_trainer(s, dense, packed, o, r),
+                "trainer, packed": lambda s, r=recipe, o=in_order: run_trainer(
+                    s, dense, packed, o, r
+                ),
                 "trainer, rows": lambda s, r=recipe, q=questions: run_trainer(
                     s, dense, plain, np.concatenate(q), r
                 ),
