@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from autoprune.data.chat import TurnTokens, render_turns, tokenizer_of
-from autoprune.data.samples import Sample, SampleSet, Turn
+from autoprune.data.chat import TurnTokens, tokenizer_of
+from autoprune.data.packing import IGNORED, RowBuilder, image_token_of, process_images, render_new
+from autoprune.data.samples import Sample, SampleSet
 from autoprune.errors import AutoPruneError
 from autoprune.identity import content_hash
 
-IGNORED = -100
 _CHUNK = 64
 
 
@@ -150,25 +150,28 @@ def encode(
             ``render_turns``), or a template that puts the image behind the question, which
             cannot be packed.
     """
-    image_token = _image_token_id(processor)
-    rows = _Rows(packed)
+    image_token = image_token_of(processor)
+    rows = RowBuilder(packed)
     pixels: list[np.ndarray] = []
-    total = len(samples)
+    images, total = 0, len(samples)
     cache: dict[bool, dict[tuple[str, str], TurnTokens]] = {True: {}, False: {}}
     for begin in range(0, total, _CHUNK):
         chunk = [samples[i] for i in range(begin, min(begin + _CHUNK, total))]
-        _render_new(processor, chunk, cache)
-        expansions = iter(_process_images(processor, chunk, cache[True], image_token))
+        render_new(processor, chunk, cache)
+        found = process_images(processor, chunk, cache[True], image_token)
+        pixels.extend(values.astype(pixel_dtype) for _, _, values in found)
+        shown = iter(found)
         for index, sample in enumerate(chunk, start=begin):
             known = cache[sample.image is not None]
             turns = [known[turn.question, turn.answer] for turn in sample.turns]
             if sample.image is None:
-                rows.add(index, turns, None, [], len(pixels))
-                continue
-            place, expansion, values = next(expansions)
-            pixels.extend(values)
-            rows.add(index, turns, place, expansion, len(pixels), len(values))
-    return rows.finish(samples, pixels, pixel_dtype, image_token, tokenizer_of(processor))
+                rows.add(index, turns, None, [], (images, images))
+            else:
+                place, expansion, _ = next(shown)
+                rows.add(index, turns, place, expansion, (images, images + 1))
+                images += 1
+        rows.flush()
+    return _frozen(rows, samples, pixels, image_token, tokenizer_of(processor).pad_token_id)
 
 
 def collate(
@@ -248,166 +251,29 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - ends + lengths, lengths)
 
 
-class _Rows:
-    """Collects rows while encoding."""
-
-    def __init__(self, packed: bool) -> None:
-        self.packed = packed
-        self.ids: list[int] = []
-        self.labels: list[int] = []
-        self.segments: list[int] = []
-        self.positions: list[int] = []
-        self.offsets, self.answer_offsets = [0], [0]
-        self.samples: list[int] = []
-        self.image_rows: list[tuple[int, int]] = []
-
-    def add(
-        self,
-        index: int,
-        turns: list[TurnTokens],
-        place: int | None,
-        expansion: list[int],
-        images: int,
-        own_images: int = 0,
-    ) -> None:
-        """Append one sample; its image's placeholder stands at ``place`` of every turn."""
-        grown = 0 if place is None else len(expansion) - 1
-        for group in [turns] if self.packed else [[turn] for turn in turns]:
-            shared = _shared_prefix(group) if self.packed else 0
-            if self.packed and place is not None and place >= shared:
-                raise AutoPruneError(
-                    "the chat template puts the image behind the question, so that questions "
-                    "cannot share it; encode with packed=False"
-                )
-            prefix = self._expand(group[0].ids[:shared], place, expansion)
-            self._extend(prefix, [IGNORED] * len(prefix), 0, 0)
-            for number, turn in enumerate(group, start=1):
-                own = list(turn.ids)
-                if not self.packed:
-                    own = self._expand(turn.ids, place, expansion)
-                rest = own[shared:]
-                hidden = turn.answer_start + (grown if place is not None else 0) - len(prefix)
-                self._extend(rest, [IGNORED] * hidden + rest[hidden:], number, len(prefix))
-            self.offsets.append(len(self.ids))
-            said = sum(len(turn.ids) - turn.answer_start for turn in group)
-            self.answer_offsets.append(self.answer_offsets[-1] + said)
-            self.samples.append(index)
-            self.image_rows.append((images - own_images, images))
-
-    @staticmethod
-    def _expand(ids: tuple[int, ...], place: int | None, expansion: list[int]) -> list[int]:
-        if place is None or place >= len(ids):
-            return list(ids)
-        return [*ids[:place], *expansion, *ids[place + 1 :]]
-
-    def _extend(self, ids: list[int], labels: list[int], segment: int, position: int) -> None:
-        self.ids.extend(ids)
-        self.labels.extend(labels)
-        self.segments.extend([segment] * len(ids))
-        self.positions.extend(range(position, position + len(ids)))
-
-    def finish(
-        self,
-        samples: SampleSet | Sequence[Sample],
-        pixels: list[np.ndarray],
-        pixel_dtype: type[np.floating],
-        image_token: int,
-        tokenizer: Any,
-    ) -> EncodedSet:
-        """Freeze what was collected into arrays."""
-        of = np.asarray(self.samples, dtype=np.int64)
-        ring = getattr(samples, "ring", None)
-        strata = getattr(samples, "strata", None)
-        if len({values.shape for values in pixels}) > 1:
-            raise AutoPruneError("images come out of the processor in several sizes; fix one size")
-        pad = tokenizer.pad_token_id
-        return EncodedSet(
-            input_ids=np.asarray(self.ids, dtype=np.int32),
-            labels=np.asarray(self.labels, dtype=np.int32),
-            segments=np.asarray(self.segments, dtype=np.int32),
-            positions=np.asarray(self.positions, dtype=np.int32),
-            offsets=np.asarray(self.offsets, dtype=np.int64),
-            answer_offsets=np.asarray(self.answer_offsets, dtype=np.int64),
-            samples=of,
-            image_rows=np.asarray(self.image_rows, dtype=np.int64).reshape(-1, 2),
-            pixel_values=np.stack(pixels).astype(pixel_dtype) if pixels else None,
-            ring=np.arange(len(samples))[of] / len(samples) if ring is None else ring[of],
-            strata=np.zeros(len(of), dtype=np.int64) if strata is None else strata[of],
-            packed=self.packed,
-            image_token_id=image_token,
-            pad_token_id=0 if pad is None else pad,
-        )
-
-
-def _shared_prefix(turns: list[TurnTokens]) -> int:
-    """Return how many tokens all turns begin with; each keeps one before its answer."""
-    first, last = min(turn.ids for turn in turns), max(turn.ids for turn in turns)
-    same = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
-    return min(next(same, len(first)), *(turn.answer_start - 1 for turn in turns))
-
-
-def _image_token_id(processor: Any) -> int:
-    found = getattr(processor, "image_token_id", None)
-    if found is None and getattr(processor, "image_token", None) is not None:
-        found = tokenizer_of(processor).convert_tokens_to_ids(processor.image_token)
-    return -1 if found is None else int(found)
-
-
-def _render_new(
-    processor: Any, chunk: list[Sample], cache: dict[bool, dict[tuple[str, str], TurnTokens]]
-) -> None:
-    """Render turns of ``chunk`` that were not met before."""
-    fresh: dict[bool, list[Turn]] = {True: [], False: []}
-    for sample in chunk:
-        if not sample.turns:
-            raise AutoPruneError(f"sample {sample.key!r} asks nothing; give it a turn")
-        known = cache[sample.image is not None]
-        fresh[sample.image is not None].extend(
-            turn for turn in sample.turns if (turn.question, turn.answer) not in known
-        )
-    for with_image, turns in fresh.items():
-        cache[with_image].update(render_turns(processor, turns, with_image))
-
-
-def _process_images(
-    processor: Any,
-    chunk: list[Sample],
-    rendered: dict[tuple[str, str], TurnTokens],
+def _frozen(
+    rows: RowBuilder,
+    samples: SampleSet | Sequence[Sample],
+    pixels: list[np.ndarray],
     image_token: int,
-) -> list[tuple[int, list[int], list[np.ndarray]]]:
-    """Return (place of the placeholder, what it expands to, pixel rows) of samples with image.
-
-    The processor sees each image with the first of its questions; what it made of the
-    placeholder there holds for the other questions too.
-    """
-    shown = [sample for sample in chunk if sample.image is not None]
-    if not shown:
-        return []
-    if tokenizer_of(processor) is processor:
-        raise AutoPruneError("a plain language model reads no images: take them out of the data")
-    firsts = [rendered[s.turns[0].question, s.turns[0].answer] for s in shown]
-    texts = [turn.text for turn in firsts]
-    bos = tokenizer_of(processor).bos_token
-    begins = bos is not None and texts[0].startswith(bos)
-    out = processor(text=texts, images=[[s.image] for s in shown], add_special_tokens=not begins)
-    values = out["pixel_values"]
-    if len(values) != len(shown):
-        raise AutoPruneError(
-            f"{type(processor).__name__} cuts {len(shown)} images into {len(values)} tiles; "
-            "switch tiling off in the image processor"
-        )
-    result = []
-    for turn, ids, pixel in zip(firsts, out["input_ids"], values, strict=True):
-        ids = list(ids)
-        place = turn.ids.index(image_token) if image_token in turn.ids else 0
-        behind = place + 1 + len(ids) - turn.length
-        # The text may run on behind the answer's end token, so only what was kept is compared.
-        tail = list(turn.ids[place + 1 : turn.answer_start])
-        same = ids[:place] == list(turn.ids[:place]) and ids[behind : behind + len(tail)] == tail
-        if not same or image_token not in turn.ids:
-            raise AutoPruneError(
-                f"{type(processor).__name__} does not put the image where its chat template "
-                "marks it; this processor is not supported"
-            )
-        result.append((place, ids[place:behind], [np.asarray(pixel)]))
-    return result
+    pad: int | None,
+) -> EncodedSet:
+    """Freeze what was collected into arrays."""
+    of = np.asarray(rows.samples, dtype=np.int64)
+    ring = getattr(samples, "ring", None)
+    strata = getattr(samples, "strata", None)
+    if len({values.shape for values in pixels}) > 1:
+        raise AutoPruneError("images come out of the processor in several sizes; fix one size")
+    return EncodedSet(
+        **rows.token_arrays(),
+        offsets=np.asarray(rows.offsets, dtype=np.int64),
+        answer_offsets=np.asarray(rows.answer_offsets, dtype=np.int64),
+        samples=of,
+        image_rows=np.asarray(rows.image_rows, dtype=np.int64).reshape(-1, 2),
+        pixel_values=np.stack(pixels) if pixels else None,
+        ring=np.arange(len(samples))[of] / len(samples) if ring is None else ring[of],
+        strata=np.zeros(len(of), dtype=np.int64) if strata is None else strata[of],
+        packed=rows.packed,
+        image_token_id=image_token,
+        pad_token_id=0 if pad is None else pad,
+    )

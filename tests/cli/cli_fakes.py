@@ -83,5 +83,3 @@ def started(home: Path, name: str = "demo") -> SearchStore:
             )
         )
     return store
-
-

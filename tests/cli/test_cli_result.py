@@ -51,9 +51,7 @@ def test_front_json_is_one_object(home: Path, capfd: pytest.CaptureFixture[str])
     assert front["shrinkage"] is None  # what is no number is null
 
 
-def test_front_json_all_adds_the_dominated(
-    home: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_front_json_all_adds_the_dominated(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["front", "demo", "--all", "--json", "--home", str(home)]) == 0
     assert [p["trial"] for p in json.loads(capfd.readouterr().out)["points"]] == [7, 9, 4]
 

@@ -187,6 +187,34 @@ def test_exact_within_one_unit(
     assert plan == allocate(spec, scores, allocation, target, multiple)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=1, max_size=6),
+    st.builds(Allocation, axis=st.just("width"), temperature=SHARE, attention_share=SHARE),
+    st.integers(1, 9),
+    SHARE,
+)
+@settings(max_examples=100, deadline=None)
+def test_exact_on_a_model_that_is_pruned_already(
+    shapes: list[tuple[int, int]], allocation: Allocation, multiple: int, where: float
+) -> None:
+    shapes = [(groups or int(channels == 0), channels) for groups, channels in shapes]
+    spec = make_spec(q=2).with_layers(LayerShape(2 * g, g, c) for g, c in shapes)
+    rng = np.random.default_rng(0)
+    widest = max(g for g, _ in shapes), max(c for _, c in shapes)
+    groups, channels = (rng.random((len(shapes), n)) for n in widest)
+    for index, (g, c) in enumerate(shapes):
+        groups[index, g:] = channels[index, c:] = np.nan
+    layers = rng.random(len(shapes))
+    scores = UnitScores(groups, channels, layers, layers, layers)
+    low, high = reachable(spec, allocation, multiple)
+    target = int(low + where * (high - low))
+    plan = allocate(spec, scores, allocation, target, multiple)
+    plan.check(spec)
+    assert spec.params_of(plan.shapes) <= target
+    for larger in sizes_with_one_unit_more(spec, allocation, plan, multiple):
+        assert larger > target
+
+
 @given(SPECS, ALLOCATIONS, st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
 def test_what_cannot_be_reached(spec: BackboneSpec, allocation: Allocation, multiple: int) -> None:
