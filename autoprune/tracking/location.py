@@ -100,6 +100,11 @@ def _check_sqlite(uri: str) -> None:
         raise AutoPruneError(
             f"tracking URI {uri!r} names no file: write sqlite:////absolute/path/mlflow.db"
         )
+    if odd := sorted(set(str(path)) & set("?#%")):
+        raise AutoPruneError(
+            f"{path} has {odd[0]!r} in it, which means something else in a database's address: "
+            "give another place with --home DIR"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not os.access(path, os.W_OK):

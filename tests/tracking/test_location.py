@@ -89,6 +89,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     assert "cannot be written" in refusal(f"sqlite:///{tmp_path}/folder")
 
 
+@pytest.mark.parametrize("name", ["per%20cent", "q?mark", "c#"])
+def test_a_path_that_an_address_cannot_hold(tmp_path: Path, name: str) -> None:
+    assert "--home DIR" in refusal(default_uri(tmp_path / name))
+    check_tracking(default_uri(tmp_path / "my dir é"))
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 9)
     assert "not a sqlite database" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
