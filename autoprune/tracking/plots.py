@@ -58,8 +58,12 @@ def stopped(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def retention_range(summary: SearchSummary, records: Sequence[TrialRecord]) -> tuple[float, float]:
-    """Return the retentions to show: all that is comparable, and the dense model's 1.0."""
-    values = [r.retention for r in comparable(records) if r.retention is not None]
+    """Return the retentions to show: every confirmed point, the dense model's 1.0, most trials.
+
+    The lowest twentieth of the trials does not stretch the frame.
+    """
+    tried = [r.retention for r in comparable(records) if r.retention is not None]
+    values = [float(np.quantile(tried, 0.05)), max(tried)] if tried else []
     for point in (*summary.points, *summary.baselines):
         values += [point.retention.low, point.retention.high]
     low, high = min([0.95, *values]), max([1.0, *values])
@@ -150,8 +154,6 @@ def _draw_trials(axes: Axes, records: Sequence[TrialRecord], divisor: float, bot
             label=f"trial, {axis} (search split)" if axis else "trial (search split)",
         )
     if early:
-        below = len(early) - len(shown)
-        more = f"; {below} below the frame" if below else ""
         axes.plot(
             [],
             [],
@@ -159,7 +161,17 @@ def _draw_trials(axes: Axes, records: Sequence[TrialRecord], divisor: float, bot
             mfc="none",
             mec="#b5b5b5",
             ms=5,
-            label=f"stopped early: not comparable ({len(early)}{more})",
+            label=f"stopped early: not comparable ({len(early)})",
+        )
+    below = sum(r.retention is not None and r.retention < bottom for r in early + done)
+    if below:
+        axes.text(
+            0.01,
+            0.015,
+            f"▼ {below} trial{'s' * (below > 1)} below the frame",
+            transform=axes.transAxes,
+            fontsize=8,
+            color=PALE,
         )
 
 
@@ -307,7 +319,7 @@ def keep_map_png(
     for axes, (point, keep) in zip(grid, shown, strict=True):
         image = _draw_keep(axes, point, keep, text=layers <= 40)
     grid[0].set_ylabel("layer of the dense backbone")
-    bar = figure.colorbar(image, ax=list(grid), pad=0.02, shrink=0.8)
+    bar = figure.colorbar(image, ax=list(grid), pad=0.02, shrink=0.8, aspect=20 + layers / 2)
     bar.set_label("share kept", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(
