@@ -100,7 +100,8 @@ def _print(applied: Applied, out: Console) -> None:
     )
     if (difference := applied.difference) is not None:
         kept_text = "?" if difference.kept is None else f"{difference.kept:.4f}"
-        text = f"rebuilt retains {difference.rebuilt or 0:.4f}, the kept one {kept_text}"
+        text = f"rebuilt retains {difference.rebuilt or 0:.4f} on split {difference.split}, "
+        text += f"the kept one {kept_text}"
         text += f"; the largest difference of a task's score is {difference.largest_score:.4f}"
         if difference.largest_weight is not None:
             text += f", of a weight {difference.largest_weight:.1e}"

@@ -90,11 +90,13 @@ def _print(scored: Scored, out: Console) -> None:
     mean = sum(scored.scores.values()) / len(scored.scores)
     out.print(
         f"{scored.ref}: {params_text(scored.params)} parameters, {mean:.3f} on average, "
-        f"{scored.questions:,} questions on {scored.images} images of split {scored.split}"
+        f"{scored.questions:,} questions on {scored.images} images of split {scored.split}",
+        soft_wrap=True,
     )
     if scored.retention is not None and scored.interval is not None and scored.dense_params:
         out.print(
             f"retains {scored.retention.value:.3f} [{scored.interval.low:.3f}, "
             f"{scored.interval.high:.3f}] of {scored.dense_ref} (95 %, over images) at "
-            f"{scored.params / scored.dense_params:.1%} of its size"
+            f"{scored.params / scored.dense_params:.1%} of its size",
+            soft_wrap=True,
         )

@@ -39,7 +39,7 @@ class View(SearchListener):
         self.front: tuple[TrialRecord, ...] = ()
         self.progress = Progress(trials=trials)
         self.confirmed: tuple[int, int] | None = None
-        self._told = time.monotonic()
+        self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -54,8 +54,8 @@ class View(SearchListener):
 
     @property
     def seconds(self) -> float:
-        """Seconds spent so far, those before a resume included."""
-        return self.progress.seconds + time.monotonic() - self._told
+        """Seconds since the command began."""
+        return time.monotonic() - self._began
 
     @property
     def seconds_left(self) -> float | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autoprune.models.loading import Inspected
     from autoprune.models.proof import ReloadProof
     from autoprune.pipeline.candidate import Candidate
+    from autoprune.pipeline.run import CandidateRun
 
 Stage = Callable[[str], None]
 
@@ -27,11 +28,13 @@ class Difference:
     """A rebuilt model beside the one that was kept.
 
     Attributes:
-        kept, rebuilt: retention of each on the ``confirm`` split.
+        split: whose questions both were asked.
+        kept, rebuilt: retention of each.
         largest_score: largest difference of a task's score.
         largest_weight: largest difference of a weight, where the kept weights are at hand.
     """
 
+    split: str
     kept: float | None
     rebuilt: float | None
     largest_score: float
@@ -82,7 +85,9 @@ def apply_kept(source: Source, out: Path, on_stage: Stage = lambda text: None) -
         config = pruned_config(dense.config, source.candidate.plan)
         model = from_arrays(config, {name: arrays[name] for name in arrays.files})
     _carry_generation(model, dense.directory)
-    kept = source.kept or KeptScores({}, None, None)
+    kept = source.kept
+    if kept is None or kept.split != "confirm":  # its confirmation was not written down
+        kept = KeptScores("confirm", {}, None, None)
     facts = _facts(source, source.candidate, dense, kept, source.dense_scores)
     return _save(model, facts, dense, out, on_stage)
 
@@ -114,9 +119,12 @@ def rebuild(
         candidate = TrialBench(bench, prepared.work).candidate(source.knobs, source.seed)
     on_stage(f"prune and recover {source.name}: {candidate.recipe.sample_passes:,} samples")
     run = bench.start(candidate)
-    result = run.rung(1.0, split="confirm")
+    run.rung(1.0, split=None)
+    made = _score(run, "confirm")
+    again = None
+    if source.kept is not None:
+        again = made if source.kept.split == "confirm" else _score(run, source.kept.split)
     model = run.finish()
-    made = KeptScores(result.per_task, result.retention, result.retention_raw)
     exam = prepared.assets.exams["confirm"]
     facts = _facts(source, candidate, dense, made, exam.dense.by_task)
     applied = _save(model, facts, dense, out, on_stage)
@@ -126,8 +134,17 @@ def rebuild(
         fraction=applied.fraction,
         retention=applied.retention,
         proof=applied.proof,
-        difference=_difference(source, made, state_arrays(model)),
+        difference=None if again is None else _difference(source, again, state_arrays(model)),
     )
+
+
+def _score(run: CandidateRun, split: str) -> KeptScores:
+    """Score a run as it stands on a split."""
+    from autoprune.evaluation.retention import retention
+
+    scores = run.score(split)
+    found = retention(scores, run.assets.exams[split].dense)
+    return KeptScores(split, scores.by_task, found.value, found.raw)
 
 
 def _inspect(source: Source) -> Inspected:
@@ -158,7 +175,7 @@ def _facts(
         trial=source.trial,
         candidate=candidate,
         dense=Dense(dense.ref, dense.identity, licence, dense.spec, dense_scores),
-        split="confirm",
+        split=made.split,
         scores=made.scores,
         retention=made.retention,
         retention_raw=made.retention_raw,
@@ -189,28 +206,20 @@ def _carry_generation(model: Any, directory: Path) -> None:
         model.generation_config = GenerationConfig.from_pretrained(directory)
 
 
-def _difference(
-    source: Source, made: KeptScores, weights: Mapping[str, np.ndarray]
-) -> Difference | None:
-    """Compare a rebuilt model with the kept one, as far as that is known."""
-    if source.kept is None:
-        return None
+def _difference(source: Source, again: KeptScores, weights: Mapping[str, np.ndarray]) -> Difference:
+    """Compare a rebuilt model with the one that was kept, as far as that is known."""
+    assert source.kept is not None
     before = source.kept.scores
     largest = None
     if source.weights is not None:
         kept = _arrays(source.weights)
         if kept.keys() == weights.keys():
-            largest = max(
-                (float(np.abs(kept[n] - weights[n]).max()) for n in weights if weights[n].size),
-                default=0.0,
-            )
+            largest = max(float(np.abs(kept[n] - weights[n]).max(initial=0.0)) for n in weights)
     return Difference(
+        split=again.split,
         kept=source.kept.retention,
-        rebuilt=made.retention,
-        largest_score=max(
-            (abs(score - before[task]) for task, score in made.scores.items() if task in before),
-            default=0.0,
-        ),
+        rebuilt=again.retention,
+        largest_score=max(abs(score - before[task]) for task, score in again.scores.items()),
         largest_weight=largest,
     )
 

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from autoprune.search.settings import SearchSettings
     from autoprune.search.space import Space
     from autoprune.search.store import SearchStore
-    from autoprune.tracking.records import FrontPoint, SearchSummary
+    from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
 
 WEIGHTS = "weights.npz"
 
 
 @dataclass(frozen=True)
 class KeptScores:
-    """How the kept weights scored on the ``confirm`` split."""
+    """How a candidate's weights scored, when they were made, on the questions of a split."""
 
+    split: str
     scores: Mapping[str, float]
     retention: float | None
     retention_raw: float | None
@@ -42,7 +43,8 @@ class Source:
         candidate: plan, recipe and precision; None for a trial of which only knobs are known.
         knobs, seed: of the trial.
         weights: a file of arrays or a checkpoint directory that holds its recovered weights.
-        kept: how those scored.
+        kept: how those scored on ``confirm``; where none were kept, how the trial itself did on
+            ``search``.
         point: the confirmed point over several seeds.
         dense_scores: of the dense model on the ``confirm`` split.
         dense_identity: content hash of the dense model, where it was noted.
@@ -101,7 +103,7 @@ def from_search(store: SearchStore, trial: int) -> Source:
         knobs={name: value for name, value in record.knobs.items() if value is not None},
         seed=seed,
         weights=folder / WEIGHTS if (folder / WEIGHTS).is_file() else None,
-        kept=_kept_scores(store, trial, seed, summary),
+        kept=_kept_scores(store, record, seed, summary),
         point=_point(summary, trial),
         dense_scores={} if summary is None else summary.dense.scores,
         dense_identity=None,
@@ -145,7 +147,9 @@ def from_checkpoint(directory: Path, home: Path) -> Source:
             knobs={},
             seed=recipe["seed"],
             weights=directory,
-            kept=KeptScores(scores["scores"], scores["retention"], scores["retention_raw"]),
+            kept=KeptScores(
+                scores["split"], scores["scores"], scores["retention"], scores["retention_raw"]
+            ),
             point=None if point is None else FrontPoint.model_validate(point),
             dense_scores=scores["dense"]["scores"],
             dense_identity=scores["dense"]["identity"],
@@ -166,17 +170,19 @@ def _point(summary: SearchSummary | None, trial: int) -> FrontPoint | None:
 
 
 def _kept_scores(
-    store: SearchStore, trial: int, seed: int, summary: SearchSummary | None
+    store: SearchStore, record: TrialRecord, seed: int, summary: SearchSummary | None
 ) -> KeptScores | None:
-    """Return how the kept weights scored when the front was confirmed."""
+    """Return how the weights scored when the front was confirmed, or else as a trial."""
     from autoprune.evaluation.scores import TaskScores
 
-    path = store.directory / "confirm" / f"{trial:04d}-{seed}.json"
-    if summary is None or not path.is_file():
-        return None
-    scores = TaskScores.from_dict(json.loads(path.read_text()))
-    kept, raw = plain_retention(scores, summary.dense.scores)
-    return KeptScores(scores.by_task, kept, raw)
+    path = store.directory / "confirm" / f"{record.trial:04d}-{seed}.json"
+    if summary is not None and path.is_file():
+        scores = TaskScores.from_dict(json.loads(path.read_text()))
+        kept, raw = plain_retention(scores, summary.dense.scores)
+        return KeptScores("confirm", scores.by_task, kept, raw)
+    if record.state == "complete":
+        return KeptScores("search", record.scores, record.retention, record.retention_raw)
+    return None
 
 
 def plain_retention(
