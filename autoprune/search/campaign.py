@@ -266,7 +266,7 @@ class Campaign:
     def _rebuild(self) -> None:
         """Fill halving, predictor and study from the records of earlier sessions."""
         for record in self.records.values():
-            for rung in self._values(record.trial):
+            for rung in list(self._values(record.trial))[: len(self.space.rungs) - 1]:
                 if (arrival := _arrival(record, rung)) is not None:
                     self.halving.record(rung, arrival)
         self.study.reconcile(self.records, {n: self._values(n) for n in self.records})

@@ -9,7 +9,7 @@ arXiv 2106.12639).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from autoprune.search.front import contributions, ranks
@@ -109,10 +109,7 @@ def order(arrivals: Sequence[Arrival]) -> list[int]:
     feasible = [a for a in arrivals if a.violation <= 0]
     broken = sorted((a for a in arrivals if a.violation > 0), key=lambda a: (a.violation, a.trial))
     points = [(a.size, a.value) for a in feasible]
-    keys: list[tuple[int, float, int]] = []
     layers = ranks(points)
-    # Within a rank the ends of the front count by their distance to a corner that is a little
-    # worse than everything seen at this rung: values of a proxy have no natural zero.
     corner = _corner(points)
     gain = [0.0] * len(points)
     for layer in set(layers):
@@ -125,13 +122,8 @@ def order(arrivals: Sequence[Arrival]) -> list[int]:
     return [trial for _, _, trial in sorted(keys)] + [a.trial for a in broken]
 
 
-def _corner(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    points = list(points)
-    if not points:
-        return (1.0, 0.0)
-    sizes = [size for size, _ in points]
-    values = [value for _, value in points]
-    return (
-        max(sizes) + 0.1 * ((max(sizes) - min(sizes)) or 1.0),
-        min(values) - 0.1 * ((max(values) - min(values)) or 1.0),
-    )
+def _corner(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the hypervolume's reference: (1, 0), or below all values where they go below 0."""
+    values = [value for _, value in points] or [0.0]
+    lowest = min(values)
+    return (1.0, 0.0 if lowest > 0 else lowest - ((max(values) - lowest) or 1.0))

@@ -119,7 +119,9 @@ class WorkerPool:
         import ray
 
         resources = self._parcel.resources
-        remote = ray.remote(_BenchWorker).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+        # Workers that overlap with trials must not take the CPUs that a trial waits for.
+        cpus = 0.0 if self._overlap else resources.cpus
+        remote = ray.remote(_BenchWorker).options(num_cpus=cpus, num_gpus=resources.gpus)
         return remote.remote(self._parcel)
 
     def close(self) -> None:

@@ -32,8 +32,10 @@ class Sampler:
 def _tpe(seed: int, trials: int) -> BaseSampler:
     from optuna.samplers import TPESampler
 
+    # Independent over knobs: in a flat space of a dozen knobs and up to a hundred trials it
+    # reaches more hypervolume than the multivariate estimator (tests/search/sampler_bench.py).
     return TPESampler(
-        seed=seed, n_startup_trials=_startup(trials), multivariate=True, constant_liar=True
+        seed=seed, n_startup_trials=_startup(trials), multivariate=False, constant_liar=True
     )
 
 

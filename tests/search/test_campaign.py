@@ -1,0 +1,264 @@
+"""A search followed step by step, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_toy import SPACE, quality
+
+from autoprune.search.campaign import GIVE_UP, Campaign
+from autoprune.search.listener import Progress, SearchListener
+from autoprune.search.samplers import SAMPLERS
+from autoprune.search.settings import make_settings
+from autoprune.search.space import parse_space
+from autoprune.search.store import SearchStore, search_dir
+from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.work import Baseline, TrialJob
+from autoprune.tracking.records import TrialRecord
+
+TOY = parse_space(SPACE, "toy")
+BASELINES = (
+    Baseline("uniform", {"size": 1.0, "axis": "width", "temperature": 0.0}),
+    Baseline("outside", {"size": 1.0, "axis": "hybrid", "temperature": 0.0}),
+)
+
+
+class Watch(SearchListener):
+    def __init__(self) -> None:
+        self.trials: list[TrialRecord] = []
+        self.progress: list[Progress] = []
+
+    def on_trial(self, record: TrialRecord) -> None:
+        self.trials.append(record)
+
+    def on_front(self, front: Any, progress: Progress) -> None:
+        self.progress.append(progress)
+
+
+def campaign(home: Path, listener: SearchListener | None = None, **values: Any) -> Campaign:
+    settings = make_settings({"name": "toy", "home": home, "trials": 12, **values})
+    store = SearchStore(search_dir(home, "toy"))
+    store.open(settings)
+    study = SearchStudy(
+        open_storage(None, store.journal),
+        "toy",
+        TOY.distributions(),
+        settings.sampler,
+        settings.seed,
+        settings.trials,
+    )
+    return Campaign(settings, TOY, store, study, baselines=BASELINES, listener=listener)
+
+
+def fields(job: TrialJob, rung: int) -> dict[str, Any]:
+    share = TOY.rungs[rung]
+    fraction = 0.3 + 0.3 * float(job.knobs["size"])
+    value = quality(job.knobs) * (0.5 + share / 2)
+    return {
+        "axis": job.knobs["axis"],
+        "params": int(1000 * fraction),
+        "fraction": fraction,
+        "backbone_removed": 1 - fraction,
+        "rung": rung,
+        "fidelity": share,
+        "stage_seconds": {"recover": 1.0},
+        "flops": 10.0,
+        **({"proxy_kl": 1 - value} if rung == 0 else {"retention": value}),
+    }
+
+
+def run_trial(c: Campaign, job: TrialJob, until: int = 2) -> str:
+    """Play a worker's part; ``until`` leaves the trial at that rung, as a kill does."""
+    for rung in range(until + 1):
+        if not c.arrived(job.number, fields(job, rung)):
+            c.stopped(job.number)
+            return "stopped"
+    if until == 2:
+        c.finished(job.number)
+    return "complete" if until == 2 else "left"
+
+
+def play(c: Campaign) -> None:
+    while (job := c.next_job()) is not None:
+        run_trial(c, job)
+
+
+def ended(c: Campaign) -> dict[int, tuple[str, dict[str, Any]]]:
+    return {n: (r.state, dict(r.knobs)) for n, r in c.records.items()}
+
+
+def test_baselines_run_first_and_once(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    play(c)
+    assert [c.records[n].origin for n in range(3)] == ["uniform", "outside", "sampler"]
+    assert len(c.records) == 12
+    assert all(record.state != "running" for record in c.records.values())
+    again = campaign(tmp_path, trials=14)
+    play(again)
+    origins = [record.origin for record in again.records.values()]
+    assert len(origins) == 14
+    assert origins.count("uniform") == origins.count("outside") == 1
+
+
+def test_a_baseline_outside_the_space_runs_but_is_not_told(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    play(c)
+    assert c.records[1].knobs["axis"] == "hybrid"
+    told = {trial.user_attrs["trial"] for trial in c.study.trials()}
+    assert told == set(range(12)) - {1}
+
+
+def test_records_sum_what_the_rungs_cost(tmp_path: Path) -> None:
+    c = campaign(tmp_path, early_stopping=False)
+    play(c)
+    record = c.store.records()[3]
+    assert record.stage_seconds == {"recover": 3.0}
+    assert record.flops == 30.0
+    assert len(record.rung_values) == 3
+    assert record.rung_values[2] == record.retention
+    assert record.rung_values[0] == -(record.proxy_kl or 0)
+
+
+def test_the_front_holds_full_fidelity_only(tmp_path: Path) -> None:
+    watch = Watch()
+    c = campaign(tmp_path, watch, trials=60)
+    play(c)
+    states = [record.state for record in c.records.values()]
+    assert states.count("stopped") > 10
+    assert all(r.state == "complete" and r.fidelity == 1.0 for r in c.front())
+    for record in c.records.values():
+        if record.state == "stopped":
+            assert record.fidelity < 1.0
+            assert record.origin == "sampler"
+            assert not c.halving.exempt(record.trial)
+            assert "of its recovery it was number" in record.reason
+    volumes = [progress.hypervolume for progress in watch.progress]
+    assert volumes == sorted(volumes)
+    assert watch.progress[-1].ended == 60
+    assert watch.progress[-1].seconds_left == 0
+    for trial in c.study.trials():
+        mine = c.records[trial.user_attrs["trial"]]
+        if mine.state == "stopped" and trial.values is not None:
+            assert trial.user_attrs["fidelity"] == 0.0
+
+
+def test_early_stopping_can_be_switched_off(tmp_path: Path) -> None:
+    c = campaign(tmp_path, trials=40, early_stopping=False)
+    play(c)
+    assert {record.state for record in c.records.values()} == {"complete"}
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+@pytest.mark.parametrize("left", [None, 0, 1])
+def test_a_killed_search_goes_on_as_if_it_had_not_been(
+    left: int | None, sampler: str, tmp_path: Path
+) -> None:
+    """One worker; killed after each trial, or with one left at a rung."""
+    whole = campaign(tmp_path / "whole", sampler=sampler)
+    play(whole)
+    for _ in range(20):
+        c = campaign(tmp_path / "cut", sampler=sampler)
+        job = c.next_job()
+        if job is None:
+            break
+        run_trial(c, job)
+        job = c.next_job()
+        if job is not None and left is not None:
+            run_trial(c, job, until=left)
+        # here the driver is killed: nothing is closed
+    assert ended(c) == ended(whole)
+    trials = c.study.trials()
+    assert len({t.user_attrs["trial"] for t in trials}) == len(trials) == 11
+    rebuilt = campaign(tmp_path / "cut", sampler=sampler)
+    assert rebuilt.halving.arrivals == whole.halving.arrivals
+
+
+def test_what_a_kill_leaves_in_the_study_is_cleared_up(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    for _ in range(5):
+        job = c.next_job()
+        assert job is not None
+        run_trial(c, job)
+    c.study.ask(5)  # killed between the proposal and its record
+    c.study._study.enqueue_trial({"size": 0.5, "axis": "width", "temperature": 0.1})
+    again = campaign(tmp_path)
+    play(again)
+    again.study.settle(final=True)
+    states = [trial.state.name for trial in again.study.trials()]
+    assert not {"WAITING", "RUNNING"} & set(states)
+    assert states.count("FAIL") == 2
+
+
+def test_a_lost_journal_is_written_anew_from_the_records(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    play(c)
+    c.store.journal.unlink()
+    again = campaign(tmp_path, trials=14)
+    told = {t.user_attrs["trial"]: t.values for t in again.study.trials() if t.values}
+    complete = {n for n, r in again.records.items() if r.state == "complete"} - {1}
+    assert complete <= set(told)
+    for number in complete:
+        assert told[number][1] == again.records[number].retention
+    play(again)
+    assert len(again.records) == 14
+
+
+def test_half_a_line_in_the_journal_is_cut(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    play(c)
+    with c.store.journal.open("a") as stream:
+        stream.write('{"op_code": 4, "work')
+    (tmp_path / "searches" / "toy" / "study.journal.lock").symlink_to("nowhere")
+    play(campaign(tmp_path, trials=14))
+
+
+def test_failed_trials_carry_their_reason_and_the_search_goes_on(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    for turn in range(12):
+        job = c.next_job()
+        assert job is not None
+        if turn % 2:
+            c.failed(job.number, "out of memory: 640K", "Traceback …")
+        else:
+            run_trial(c, job)
+    assert c.next_job() is None
+    assert c.records[3].reason == "out of memory: 640K"
+    assert (c.store.directory / "trials" / "0003.error.txt").read_text() == "Traceback …"
+    assert all(record.state != "failed" for record in c.front())
+
+
+def test_gives_up_when_nothing_but_failures_comes(tmp_path: Path) -> None:
+    c = campaign(tmp_path, trials=500)
+    count = 0
+    while (job := c.next_job()) is not None:
+        c.failed(job.number, "broken")
+        count += 1
+    assert count == GIVE_UP
+
+
+def test_a_trial_without_a_retention_is_failed(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    job = c.next_job()
+    assert job is not None
+    c.arrived(job.number, {**fields(job, 0), "fidelity": 1.0})
+    c.finished(job.number)
+    assert c.records[0].state == "failed"
+
+
+def test_max_hours_counts_earlier_sessions(tmp_path: Path) -> None:
+    clock = [0.0]
+    c = campaign(tmp_path, max_hours=1.0)
+    c._clock = lambda: clock[0]
+    c._began = 0.0
+    assert c.next_job() is not None
+    clock[0] = 3599.0
+    assert not c.over()
+    c.close()
+    later = campaign(tmp_path, max_hours=1.0)
+    assert not later.over()
+    later._began -= 2.0
+    assert later.over()
+    assert later.next_job() is not None  # what was begun is finished
+    assert later.next_job() is None

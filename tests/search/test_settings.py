@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.errors import AutoPruneError
+from autoprune.search.settings import FREE, SearchSettings, make_settings
+
+# field, value, what the line must hold
+WRONG: list[tuple[str, Any, str]] = [
+    ("trials", 0, "--trials 0 is below 1"),
+    ("trials", "many", "--trials 'many'"),
+    ("workers", 0, "--workers 0 is below 1"),
+    ("confirm_seeds", 0, "--confirm-seeds 0"),
+    ("data_fraction", 0, "--data-fraction 0 lies outside (0, 1]"),
+    ("data_fraction", 1.5, "--data-fraction 1.5"),
+    ("data_fraction", float("nan"), "--data-fraction nan"),
+    ("sampler", "tpr", "unknown sampler 'tpr' (did you mean 'tpe'?)"),
+    ("space", "hybird", "unknown space 'hybird' (did you mean 'hybrid'?)"),
+    ("space", "nowhere.yaml", "'nowhere.yaml' does not exist"),
+    ("max_hours", 0, "--max-hours 0 is not above 0"),
+    ("max_hours", float("inf"), "--max-hours inf"),
+    ("gpus_per_trial", -1, "--gpus-per-trial -1"),
+    ("gpus_per_trial", 1.5, "neither a share of one GPU nor a whole number"),
+    ("cpus_per_trial", 0, "--cpus-per-trial 0"),
+    ("cache_limit", "lots", "--cache-limit 'lots' is not a size"),
+    ("cache_limit", "4 gigs", "write it like 512MiB or 4GiB"),
+    ("name", "a/b", "name 'a/b'"),
+    ("name", "..", "name '..'"),
+    ("seed", -1, "--seed -1"),
+    ("budgets", (), "--budgets"),
+    ("trails", 3, "unknown setting 'trails' (did you mean 'trials'?)"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "text"), WRONG)
+def test_a_wrong_setting_is_one_line_that_names_it(field: str, value: Any, text: str) -> None:
+    with pytest.raises(AutoPruneError) as caught:
+        make_settings({field: value})
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_settings_survive_json() -> None:
+    settings = make_settings({"budgets": ("3B-params",), "tasks": ("digits_read",), "seed": 3})
+    assert SearchSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_the_default_name_follows_what_is_searched() -> None:
+    one, other = make_settings({"seed": 1}), make_settings({"seed": 2})
+    assert one.name == make_settings({"seed": 1, "workers": 9}).name
+    assert one.name != other.name
+
+
+@pytest.mark.parametrize("field", sorted(FREE & {"trials", "workers", "max_hours", "home"}))
+def test_free_settings_leave_the_identity(field: str) -> None:
+    values = {"trials": 99, "workers": 9, "max_hours": 1.0, "home": Path("/elsewhere")}
+    assert make_settings({field: values[field]}).identity() == make_settings({}).identity()
+
+
+def test_sizes() -> None:
+    assert make_settings({"cache_limit": "1.5GiB"}).cache_bytes == 3 * 2**29
