@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from autoprune.cli.output import console, print_json
@@ -33,12 +34,19 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     """Return the plan of work as plain values."""
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect
-    from autoprune.search.problem import read_sizes
+    from autoprune.search.forecast import forecast
+    from autoprune.search.problem import preparation, read_sizes
+    from autoprune.search.space import load_space
     from autoprune.search.store import SearchStore, search_dir
 
     dense = inspect(settings.model)
     sizes = read_sizes(settings, dense.spec)
     store = SearchStore(search_dir(settings.home, settings.name))
+    spec = dense.spec
+    average = (sizes.smallest + sizes.budget.params) / 2 - spec.outside_params
+    space = load_space(settings.space)
+    wanted = preparation(settings)
+    expected = forecast(settings, space, wanted, dense, average / spec.backbone_params)
     return {
         "search": settings.name,
         "state": store.state(),
@@ -47,6 +55,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         "budget": sizes.budget.model_dump(mode="json"),
         "smallest": sizes.smallest,
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
+        "forecast": {**asdict(expected), "seconds": expected.seconds},
         "settings": settings.model_dump(mode="json"),
     }
 
@@ -55,6 +64,7 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
     from autoprune.tracking.terminal import params_text
 
     settings, budget, dense = plan["settings"], plan["budget"], plan["dense"]
+    expected = plan["forecast"]
     states = {
         "new": "new",
         "interrupted": "goes on where it was stopped",
@@ -72,4 +82,16 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         f"{settings['sampler']}, {settings['workers']} at once",
         "confirmation": f"up to {settings['confirm_points']} points, "
         f"{settings['confirm_seeds']} seeds each",
+        "forecast": f"about {_minutes(expected['seconds'])}: {_minutes(expected['prepare'])} to "
+        f"prepare (less where it is cached), {_minutes(expected['trials'])} of trials, "
+        f"{_minutes(expected['confirm'])} to confirm in {expected['runs']} runs at most",
+        "disk": f"about {max(1, expected['disk'] // 2**20):,} MiB",
     }
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,205 @@
+"""What a search will take, said before it starts: work counted in FLOPs, speed measured here.
+
+The speed is that of one decoder layer of the model's own shape, with random weights, forward
+and backward on a batch like the search's. So a forecast needs seconds and no weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from autoprune.cost.flops import ModelFlops, flops_of
+from autoprune.data.encoding import encode
+from autoprune.models.families import text_config, wrapper_of
+from autoprune.models.loading import Inspected, load_processor
+from autoprune.models.shape import LayerShape
+from autoprune.pipeline.prepare import PROBE_IMAGES, Preparation
+from autoprune.resources import Resources
+from autoprune.search.baselines import baselines
+from autoprune.search.settings import SearchSettings
+from autoprune.search.space import Space
+from autoprune.zoo import SPLITS, load_split
+
+START_SECONDS = 12.0
+"""Ray, imports and the first opening of the exams, on workers that start together."""
+
+SAVED_BY_STOPPING = 0.25
+"""Share of the trials' recovery that early stopping saves, as searches have shown."""
+
+SECONDS_A_QUESTION = 2.5e-4
+"""What lmms-eval and answering take beside the model's arithmetic."""
+
+_SAMPLE = 32
+"""Samples that lengths are read off."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds and bytes of a search, by stage.
+
+    Attributes:
+        prepare: seconds until the first trial starts, where nothing is cached yet.
+        trials: seconds of all trials, by the workers given.
+        confirm: seconds of the confirmation.
+        disk: bytes written: caches and kept weights.
+        runs: full recoveries in the confirmation.
+    """
+
+    prepare: float
+    trials: float
+    confirm: float
+    disk: int
+    runs: int
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return self.prepare + self.trials + self.confirm
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a FLOP of this machine on this model."""
+
+    forward: float
+    training: float
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Means over samples."""
+
+    tokens: int
+    predicted: int
+    questions: int
+
+
+def forecast(
+    settings: SearchSettings, space: Space, wanted: Preparation, dense: Inspected, half: float
+) -> Forecast:
+    """Say what a search will take on this machine.
+
+    Args:
+        settings: of the search.
+        space: its knob space.
+        wanted: what it prepares.
+        dense: its model.
+        half: share of the backbone that a candidate keeps on average.
+    """
+    lengths = _lengths(dense)
+    cost = flops_of(dense.config)
+    resources = Resources(cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
+    speed = measure_speed(dense.config, lengths.tokens, resources)
+    full = dense.spec.layers
+    kept = tuple(_scaled(shape, half) for shape in full)
+
+    def forward(shapes: tuple[LayerShape, ...], samples: float, vision: bool = False) -> float:
+        flops = cost.forward(
+            shapes, tokens=lengths.tokens, predicted=lengths.predicted, vision=vision
+        )
+        return samples * flops * speed.forward
+
+    def score(shapes: tuple[LayerShape, ...], samples: int) -> float:
+        return forward(shapes, samples) + samples * lengths.questions * SECONDS_A_QUESTION
+
+    images = {split: SPLITS[split] if size is None else size for split, size in wanted.splits}
+    recover = settings.max_recovery_samples * _step(cost, kept, lengths) * speed.training
+    proxy = forward(kept, PROBE_IMAGES)
+    rungs = len(space.rungs)
+    trial = recover + rungs * proxy + (rungs - 1) * score(kept, images["search"])
+    if settings.early_stopping and rungs > 2:
+        trial *= 1 - SAVED_BY_STOPPING
+    beside = len(baselines(space, lambda size: 0.5, max(1, settings.trials // 4)))
+    points = min(settings.confirm_points, settings.trials) + beside
+    runs = points * settings.confirm_seeds
+    prepare = START_SECONDS
+    prepare += wanted.calibration_images * _step(cost, full, lengths) * speed.training
+    prepare += forward(full, wanted.train_images, vision=True)
+    prepare += sum(score(full, n) + forward(full, n, vision=True) for n in images.values())
+    return Forecast(
+        prepare=prepare,
+        trials=settings.trials * trial / settings.workers,
+        confirm=runs * (recover + score(kept, images["confirm"])) / settings.workers,
+        disk=_disk(dense, settings, wanted, lengths, half),
+        runs=runs,
+    )
+
+
+def measure_speed(config: Any, tokens: int, resources: Resources, batch: int = 16) -> Speed:
+    """Time one decoder layer of a model's shape, forward and backward.
+
+    Args:
+        config: of the whole model.
+        tokens: length of a sample.
+        resources: of one trial.
+        batch: samples of a forward pass.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = resources.claim()
+    one = copy.deepcopy(text_config(config))
+    one.num_hidden_layers = 1
+    one.vocab_size = 64
+    one.pad_token_id = one.bos_token_id = one.eos_token_id = None
+    if getattr(one, "layer_types", None):
+        one.layer_types = one.layer_types[:1]
+    model = AutoModelForCausalLM.from_config(one).to(device)
+    layer_flops = flops_of(one).decoder([_shape_of(one)], tokens=batch * tokens, context=tokens)
+    embeds = torch.randn(batch, tokens, one.hidden_size, device=device)
+    seconds: dict[bool, float] = {}
+    for training in (False, True):
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            with torch.set_grad_enabled(training):
+                states = model.get_decoder()(inputs_embeds=embeds).last_hidden_state
+                if training:
+                    states.sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        seconds[training] = sorted(times)[1]
+    return Speed(seconds[False] / layer_flops, seconds[True] / (3 * layer_flops))
+
+
+def _shape_of(text: Any) -> LayerShape:
+    heads = text.num_attention_heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    return LayerShape(heads, kv_heads, text.intermediate_size)
+
+
+def _scaled(shape: LayerShape, share: float) -> LayerShape:
+    kv_heads = max(1, round(shape.kv_heads * share))
+    per_group = shape.heads // shape.kv_heads
+    return LayerShape(kv_heads * per_group, kv_heads, max(1, round(shape.channels * share)))
+
+
+def _step(cost: ModelFlops, shapes: tuple[LayerShape, ...], lengths: _Lengths) -> float:
+    return cost.step(shapes, tokens=lengths.tokens, predicted=lengths.predicted, scope="full")
+
+
+def _lengths(dense: Inspected) -> _Lengths:
+    """Read mean lengths off a few samples, tokenised by the model's own processor."""
+    vision = wrapper_of(dense.config).projector is not None
+    encoded = encode(load_split("search", _SAMPLE), load_processor(dense.directory, vision))
+    rows = len(encoded)
+    return _Lengths(
+        tokens=round(len(encoded.input_ids) / rows),
+        predicted=round(encoded.num_answer_tokens / rows),
+        questions=round(sum(len(s.turns) for s in load_split("search", _SAMPLE)) / _SAMPLE),
+    )
+
+
+def _disk(
+    dense: Inspected, settings: SearchSettings, wanted: Preparation, lengths: _Lengths, half: float
+) -> int:
+    spec = dense.spec
+    states = wanted.train_images * lengths.predicted * spec.hidden_size * 2
+    cache = min(states, settings.cache_bytes)
+    small = spec.outside_params + half * spec.backbone_params
+    kept = settings.confirm_points * small * 4 if settings.keep else 0.0
+    return int(cache + kept)
