@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from autoprune.evaluation.retention import Difference, bootstrap, paired_difference, retention
 from autoprune.evaluation.scores import TaskScores
+from autoprune.evaluation.seeds import SeedPrior, seed_prior
 from autoprune.search.front import nondominated
 from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
 
@@ -65,10 +66,11 @@ def is_full(record: TrialRecord) -> bool:
 
 def compare(confirmed: Sequence[Confirmed], dense: TaskScores) -> dict[tuple[int, int], Difference]:
     """Return the paired difference in retention of each ordered pair of trials."""
+    prior = _prior(confirmed, dense)
     result: dict[tuple[int, int], Difference] = {}
     for i, a in enumerate(confirmed):
         for b in confirmed[i + 1 :]:
-            difference = paired_difference(a.scores, b.scores, dense)
+            difference = paired_difference(a.scores, b.scores, dense, prior=prior)
             result[a.record.trial, b.record.trial] = difference
             result[b.record.trial, a.record.trial] = Difference(
                 mean=-difference.mean,
@@ -94,10 +96,11 @@ def front_points(
     """
     if differences is None:
         differences = compare(confirmed, dense)
+    prior = _prior(confirmed, dense)
     points = []
     for one in confirmed:
         trial = one.record.trial
-        interval = bootstrap(one.scores, dense)
+        interval = bootstrap(one.scores, dense, prior=prior)
         points.append(
             FrontPoint(
                 trial=trial,
@@ -143,6 +146,14 @@ def shrinkage(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> f
         if c.record.retention is not None
     ]
     return _mean(drops) if drops else None
+
+
+def _prior(confirmed: Sequence[Confirmed], dense: TaskScores) -> SeedPrior | None:
+    """Return how much seeds scatter in all configurations together.
+
+    Three seeds alone say little about their own scatter (Student's t with 2 degrees of freedom).
+    """
+    return seed_prior([[retention(s, dense).value for s in one.scores] for one in confirmed])
 
 
 def _mean(values: Sequence[float]) -> float:

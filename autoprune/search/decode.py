@@ -6,7 +6,7 @@ construction, so that no trial is spent on a candidate outside the budget.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from autoprune.cost.parameters import size_of
@@ -21,6 +21,7 @@ from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
 from autoprune.search.space import Value
 
 _ALL = (0.0, 1.0)
+_LEAST_SHARE = 0.02  # of a width cut, for attention or MLPs that the knobs would leave alone
 
 
 @dataclass(frozen=True)
@@ -80,35 +81,56 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> Pr
         protect_first=int(knobs["protect_first"]),
         protect_last=int(knobs["protect_last"]),
     )
-    allocation, target = _within_reach(allocation, context, target)
     unit_scores = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
-    return allocate(context.spec, unit_scores, allocation, target, multiple=context.multiple)
+    spec, multiple = context.spec, context.multiple
+    best: PruningPlan | None = None
+    for relaxed in _relaxed(allocation):
+        low, high = reachable(spec, relaxed, multiple=multiple)
+        if low > (context.max_params if best is None else target):
+            continue
+        wanted = min(max(target, low), high)
+        plan = allocate(spec, unit_scores, relaxed, wanted, multiple=multiple)
+        if best is None or _gap(spec, plan, target) < _gap(spec, best, target):
+            best = plan
+        if low <= target and (
+            relaxed.axis == "depth" or _gap(spec, best, target) < _unit(spec, multiple)
+        ):
+            return best
+    if best is None:
+        raise AutoPruneError(
+            f"axis {allocation.axis} reaches {low:,} parameters at the least, above the "
+            f"budget of {context.max_params:,}; use another space or a larger budget"
+        )
+    return best
 
 
-def _within_reach(
-    allocation: Allocation, context: DecodeContext, target: int
-) -> tuple[Allocation, int]:
-    """Lift protections, last layers first, until the size can be met at or under the budget.
+def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
+    """Yield the allocation, then lift what may keep it from a size, mildest first.
 
-    A size that stays out of reach while the budget does not becomes the smallest in reach.
+    Protections of layers go one by one, the last layers first; then the window; then a
+    sublayer that was to be left alone gives a little. So a size that some knobs cannot meet
+    exactly is met by their nearest neighbours that can.
     """
-    while True:
-        low, high = reachable(context.spec, allocation, multiple=context.multiple)
-        if low <= target:
-            return allocation, min(target, high)
-        if allocation.protect_last:
-            allocation = replace(allocation, protect_last=allocation.protect_last - 1)
-        elif allocation.protect_first:
-            allocation = replace(allocation, protect_first=allocation.protect_first - 1)
-        elif (allocation.attention_window, allocation.mlp_window) != (_ALL, _ALL):
-            allocation = replace(allocation, attention_window=_ALL, mlp_window=_ALL)
-        elif low <= context.max_params:
-            return allocation, low
-        else:
-            raise AutoPruneError(
-                f"axis {allocation.axis} reaches {low:,} parameters at the least, above the "
-                f"budget of {context.max_params:,}; use another space or a larger budget"
-            )
+    yield allocation
+    for place in ("protect_last", "protect_first"):
+        while getattr(allocation, place):
+            allocation = replace(allocation, **{place: getattr(allocation, place) - 1})
+            yield allocation
+    if (allocation.attention_window, allocation.mlp_window) != (_ALL, _ALL):
+        allocation = replace(allocation, attention_window=_ALL, mlp_window=_ALL)
+        yield allocation
+    share = min(max(allocation.attention_share, _LEAST_SHARE), 1 - _LEAST_SHARE)
+    if share != allocation.attention_share:
+        yield replace(allocation, attention_share=share)
+
+
+def _gap(spec: BackboneSpec, plan: PruningPlan, target: int) -> int:
+    return abs(target - spec.params_of(plan.shapes))
+
+
+def _unit(spec: BackboneSpec, multiple: int) -> int:
+    """Return the parameters of the largest unit, which the size is exact within."""
+    return max(spec.attention_group_params, multiple * spec.channel_params)
 
 
 def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) -> RecoveryRecipe:

@@ -1,0 +1,173 @@
+"""The pipeline on the embedded model: prepared once, cached, and exact when it is paused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.errors import AutoPruneError
+from autoprune.evaluation.tasks import resolve_tasks
+from autoprune.pipeline.assets import Assets
+from autoprune.pipeline.cache import Cache
+from autoprune.pipeline.candidate import Candidate
+from autoprune.pipeline.prepare import Preparation, prepare
+from autoprune.pipeline.run import Bench
+from autoprune.pruning.allocation import Allocation, allocate
+from autoprune.pruning.scores import scores
+from autoprune.recovery.recipe import RecoveryRecipe
+from autoprune.resources import Resources
+
+WANTED = Preparation(
+    model="embedded",
+    tasks=resolve_tasks(["digits_read", "digits_colour", "digits_count"]),
+    splits=(("search", 24), ("confirm", 16)),
+    train_images=96,
+    calibration_images=24,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def assets(folder: Path) -> Assets:
+    return prepare(WANTED, folder, Resources())
+
+
+@pytest.fixture(scope="module")
+def bench(assets: Assets) -> Bench:
+    small, arrays = assets.split()
+    for array in arrays.values():
+        array.flags.writeable = False
+    return Bench(Assets.join(small, arrays), Resources())
+
+
+def candidate(assets: Assets, recovery: str = "sft+hidden", scope: str = "full") -> Candidate:
+    plan = allocate(
+        assets.spec,
+        scores(assets.importance),
+        Allocation(axis="hybrid", depth_share=0.3),
+        round(0.6 * assets.spec.total_params),
+    )
+    losses = dict.fromkeys(recovery.split("+"), 0.5)
+    weights = {"sft": 0.0, **losses}
+    recipe = RecoveryRecipe(**weights, scope=scope, lora_rank=4, sample_passes=64, batch_size=8)
+    return Candidate(plan, recipe)
+
+
+def test_a_second_preparation_only_loads(assets: Assets, folder: Path) -> None:
+    stages: list[str] = []
+    again = prepare(WANTED, folder, Resources(), stages.append)
+    assert stages == ["loading the dense model"]
+    assert again.exams["search"].dense.by_task == assets.exams["search"].dense.by_task
+    np.testing.assert_array_equal(
+        again.importance.block_influence, assets.importance.block_influence
+    )
+
+
+def test_assets_come_apart_and_together_without_copies(assets: Assets) -> None:
+    small, arrays = assets.split()
+    assert len(small) < 200_000
+    joined = Assets.join(small, arrays)
+    held = sum(array.nbytes for array in arrays.values())
+    assert held >= sum(array.nbytes for array in assets.weights.values())
+    for name, array in assets.weights.items():
+        np.testing.assert_array_equal(joined.weights[name], array)
+        assert any(np.shares_memory(joined.weights[name], part) for part in arrays.values())
+
+
+@pytest.mark.parametrize("scope", ["full", "lora"])
+def test_a_run_that_is_saved_and_loaded_equals_one_in_one_go(
+    bench: Bench, assets: Assets, scope: str, tmp_path: Path
+) -> None:
+    wanted = candidate(assets, "sft+reverse_kl+hidden", scope)
+    whole = bench.start(wanted)
+    straight = whole.rung(1.0)
+
+    first = bench.start(wanted)
+    first.rung(0.0, split=None)
+    first.rung(0.5)
+    first.save(tmp_path)
+    second = bench.start(wanted)
+    second.load(tmp_path)
+    resumed = second.rung(1.0)
+
+    assert resumed.per_task == straight.per_task
+    assert resumed.proxy_kl == straight.proxy_kl
+    for (name, a), (_, b) in zip(
+        whole.finish().named_parameters(), second.finish().named_parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_another_candidates_state_is_refused(bench: Bench, assets: Assets, tmp_path: Path) -> None:
+    first = bench.start(candidate(assets))
+    first.save(tmp_path)
+    with pytest.raises(ValueError, match="another candidate"):
+        bench.start(candidate(assets, "sft")).load(tmp_path)
+
+
+def test_rungs_tell_what_was_spent(bench: Bench, assets: Assets) -> None:
+    run = bench.start(candidate(assets))
+    pruned = run.rung(0.0, split=None)
+    assert pruned.scores is None
+    assert pruned.retention is None
+    assert pruned.proxy_kl > 0
+    half, whole = run.rung(0.5), run.rung(1.0)
+    assert whole.flops == pytest.approx(half.flops)
+    assert set(half.seconds) == {"recover", "proxy", "evaluate"}
+    assert set(pruned.seconds) == {"prune", "recover", "proxy"}
+    assert whole.retention is not None
+    assert whole.proxy_kl < pruned.proxy_kl
+
+
+def test_shared_weights_are_never_changed(bench: Bench, assets: Assets) -> None:
+    before = {name: array.copy() for name, array in bench.assets.weights.items()}
+    bench.start(candidate(assets)).rung(1.0, split=None)
+    for name, array in bench.assets.weights.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_small_cache_limit_computes_online_and_agrees(assets: Assets, folder: Path) -> None:
+    wanted = Preparation(**{**WANTED.__dict__, "cache_limit": 1000})
+    online = prepare(wanted, folder, Resources())
+    assert online.teacher.hidden is None
+    assert online.train.pixel_values is not None
+    results = [
+        Bench(one, Resources(), ["search"]).start(candidate(assets)).rung(0.25)
+        for one in (assets, online)
+    ]
+    assert results[0].proxy_kl == pytest.approx(results[1].proxy_kl, rel=2e-2)
+
+
+def test_candidates_round_trip_as_json(assets: Assets) -> None:
+    one = candidate(assets)
+    again = Candidate.from_dict(json.loads(json.dumps(one.to_dict())))
+    assert again == one
+    assert again.identity == one.identity
+    with pytest.raises(AutoPruneError, match="did you mean 'float32'"):
+        Candidate(one.plan, one.recipe, "float23")
+
+
+def test_cache_computes_anew_what_it_cannot_read(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    made = []
+
+    def compute() -> int:
+        made.append(1)
+        return 7
+
+    assert [cache.get("stage", ["a"], compute) for _ in range(3)] == [7, 7, 7]
+    assert len(made) == 1
+    assert cache.get("stage", ["b"], compute) == 7
+    assert len(made) == 2
+    for path in tmp_path.glob("stage-*.pkl"):
+        path.write_bytes(path.read_bytes()[:5])
+    assert cache.get("stage", ["a"], compute) == 7
+    assert len(made) == 3

@@ -1,0 +1,131 @@
+"""Knobs to candidates: exact in size, inside the budget, whatever the knobs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoprune.errors import AutoPruneError
+from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.pruning.scores import Importance
+from autoprune.search.baselines import baselines
+from autoprune.search.decode import DecodeContext, decode
+from autoprune.search.space import KNOBS, Value, list_spaces, load_space
+
+LAYERS, GROUPS, CHANNELS = 8, 4, 48
+SPEC = BackboneSpec(
+    model_type="llama",
+    hidden_size=32,
+    head_dim=8,
+    layers=(LayerShape(GROUPS, GROUPS, CHANNELS),) * LAYERS,
+    head_params=512,
+    kv_head_params=512,
+    channel_params=96,
+    attention_fixed_params=0,
+    mlp_fixed_params=0,
+    layer_fixed_params=64,
+    outside_params=9000,
+)
+TOTAL = SPEC.total_params
+LARGEST_UNIT = max(SPEC.attention_group_params, SPEC.channel_params)
+
+
+def importance() -> Importance:
+    rng = np.random.default_rng(0)
+    both = {"groups": (LAYERS, GROUPS), "channels": (LAYERS, CHANNELS)}
+    values = {
+        f"{name}_{unit}": rng.random(
+            shape if name in ("weight_taylor", "magnitude") else (*shape, 2)
+        )
+        for name in ("weight_taylor", "gate_taylor", "activation", "magnitude")
+        for unit, shape in both.items()
+    }
+    influences = {
+        name: rng.random((LAYERS, 2))
+        for name in ("block_influence", "attention_influence", "mlp_influence")
+    }
+    return Importance(
+        **values,
+        **influences,
+        group_params=np.full(LAYERS, float(SPEC.attention_group_params)),
+        channel_params=np.full(LAYERS, float(SPEC.channel_params)),
+        samples=1,
+        answer_tokens=1,
+        loss=1.0,
+    )
+
+
+CONTEXT = DecodeContext(
+    spec=SPEC,
+    importance=importance(),
+    min_params=round(0.4 * TOTAL),
+    max_params=round(0.6 * TOTAL),
+    train_samples=100,
+    max_recovery_samples=50,
+)
+
+
+def any_knobs() -> st.SearchStrategy[dict[str, Value]]:
+    def values(name: str) -> st.SearchStrategy[Value]:
+        knob = KNOBS[name]
+        if knob.names:
+            return st.sampled_from(knob.names)
+        low, high = max(knob.low, 0.01 if name == "learning_rate_scale" else -1), min(knob.high, 4)
+        if knob.integer:
+            return st.integers(int(max(low, 0)), int(high))
+        return st.floats(low, high)
+
+    return st.fixed_dictionaries({name: values(name) for name in KNOBS if name != "lora_rank"})
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_knobs())
+def test_any_knobs_meet_their_size_exactly(drawn: dict[str, Value]) -> None:
+    knobs = {**drawn, "lora_rank": 8}
+    candidate = decode(knobs, CONTEXT)
+    size = SPEC.params_of(candidate.plan.shapes)
+    assert size <= CONTEXT.max_params
+    span = CONTEXT.max_params - CONTEXT.min_params
+    target = round(CONTEXT.min_params + float(knobs["size"]) * span)
+    unit = SPEC.layer_params[0] if knobs["axis"] == "depth" else LARGEST_UNIT
+    assert abs(target - size) < unit
+    assert decode(knobs, CONTEXT) == candidate
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_every_space_decodes_its_defaults_and_baselines(name: str) -> None:
+    space = load_space(name)
+    decode(space.complete({}), CONTEXT)
+    for baseline in baselines(space, lambda size: 0.5, 10):
+        assert decode(space.complete(baseline.knobs), CONTEXT).plan.layers
+
+
+def test_the_default_space_holds_every_baseline() -> None:
+    names = [b.name for b in baselines(load_space("hybrid"), lambda size: 0.5, 10)]
+    assert names[:3] == ["paper-depth", "paper-width", "uniform-width"]
+    assert len(names) == 6
+    assert len(baselines(load_space("hybrid"), lambda size: 0.5, 2)) == 2
+
+
+def test_baselines_take_the_studys_data_by_the_share_removed() -> None:
+    space = load_space("hybrid")
+    light, heavy = (baselines(space, lambda size, r=r: r, 1)[0] for r in (0.45, 0.55))
+    assert light.knobs["data_fraction"] == 0.05
+    assert heavy.knobs["data_fraction"] == 1.0
+
+
+def test_recipe_follows_its_knobs() -> None:
+    knobs = {**load_space("hybrid").complete({}), "recovery": "sft+reverse_kl+hidden"}
+    recipe = decode({**knobs, "distill_weight": 0.6}, CONTEXT).recipe
+    assert recipe.weights == pytest.approx({"sft": 0.4, "reverse_kl": 0.3, "hidden": 0.3})
+    assert decode({**knobs, "recovery": "none"}, CONTEXT).recipe.steps == 0
+    # 50 passes cannot cover more than half of 100 samples, and the record says so.
+    assert decode({**knobs, "data_fraction": 1.0}, CONTEXT).recipe.data_fraction == 0.5
+
+
+def test_a_budget_out_of_an_axis_reach_is_said() -> None:
+    tight = DecodeContext(**{**CONTEXT.__dict__, "min_params": 9100, "max_params": 9200})
+    with pytest.raises(AutoPruneError, match="axis width reaches"):
+        decode({**load_space("width").complete({}), "size": 1.0}, tight)
