@@ -16,6 +16,7 @@ from autoprune.search.assets import Parcel, pack
 from autoprune.search.campaign import Campaign
 from autoprune.search.listener import SearchListener
 from autoprune.search.pool import WorkerPool
+from autoprune.search.preflight import preflight
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.session import RaySession, resources_of
 from autoprune.search.settings import SearchSettings
@@ -51,10 +52,10 @@ def run_search(
         StoppedError: stopped by a signal, or every trial failed.
     """
     listener = listener or SearchListener()
-    if tracking:
-        check_tracking(settings.tracking_uri or default_uri(settings.home))
     store = SearchStore(search_dir(settings.home, settings.name))
     fresh = not store.exists()
+    if fresh and problem is None:
+        preflight(settings)
     store.open(settings)
     space = store.space()
     with store.lock():
@@ -64,6 +65,8 @@ def run_search(
             return summary
         store.reopen()
         try:
+            if tracking:
+                check_tracking(settings.tracking_uri or default_uri(settings.home))
             return _run(settings, space, store, listener, problem or _pipeline(), tracking)
         except AutoPruneError as error:
             if fresh and error.exit_code == AutoPruneError.exit_code and not store.records():

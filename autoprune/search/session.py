@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from autoprune.errors import AutoPruneError
+from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.resources import Resources
 from autoprune.search.settings import SearchSettings
 
@@ -141,6 +141,12 @@ class RaySession:
                 object_store_memory=object_store_bytes(settings),
                 **common,
             )
+        except Exception as error:  # a machine out of memory or time, not a bug of ours
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StoppedError(
+                f"Ray did not start on this machine ({line}): free some memory or CPU, and run "
+                "the same command again"
+            ) from error
         finally:
             _put_back(before)
         self._ours = True

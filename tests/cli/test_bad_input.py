@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ TABLE = [
         ("3B-params", "embedded", "--model")),
     Bad("unknown model", f"{SEARCH} --model embeded", ("embeded", "'embedded'")),
     Bad("unknown task", f"{SEARCH} --tasks digits_colr", ("digits_colr", "'digits_colour'")),
+    Bad("task with data of its own", f"{SEARCH} --tasks gqa", ("gqa", "digits_read")),
     Bad("unknown space", f"{SEARCH} --space hybird", ("hybird", "'hybrid'")),
     Bad("unknown sampler", f"{SEARCH} --sampler nsga", ("nsga", "'nsga2'")),
     Bad("space file that is not there", f"{SEARCH} --space {{dir}}/mine.yaml",
@@ -208,6 +210,28 @@ def test_bad_input_is_one_line(
     assert tree(tmp_path) == before, "something was started or lost"
     ray = sys.modules.get("ray")
     assert ray is None or not ray.is_initialized()
+
+
+def test_gpus_that_are_not_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(["search", "--home", str(tmp_path / "home"), "--gpus-per-trial", "1"]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "gpus" in said
+    assert tree(tmp_path) == {}
+
+
+def test_bad_values_are_refused_before_heavy_imports() -> None:
+    code = (
+        "import sys; from autoprune.cli.main import run;"
+        "codes = [run(f'search {bad}'.split()) for bad in"
+        " ('--trials 0', '--sampler tpee', '--space hybird', '--data-fraction 2')];"
+        "print(codes, [m for m in ('torch', 'ray', 'mlflow', 'optuna') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[2, 2, 2, 2] []"
 
 
 def test_no_write_permission(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,74 @@
+"""What is checked of a new search before anything is started or written; takes seconds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from autoprune.errors import AutoPruneError
+from autoprune.search.settings import SearchSettings
+from autoprune.tracking.location import check_tracking
+
+
+def preflight(settings: SearchSettings) -> None:
+    """Check that a search can begin; cheap checks come first, and none writes.
+
+    Raises:
+        AutoPruneError: the first thing that is in the way, and its mend.
+    """
+    check_home(settings.home)
+    if settings.tracking_uri is not None:
+        check_tracking(settings.tracking_uri)
+    check_problem(settings)
+    if settings.storage is not None:
+        from autoprune.search.study import open_storage
+
+        open_storage(settings.storage, Path())
+
+
+def check_home(home: Path) -> None:
+    """Check that a home directory is there and writable, or can be made.
+
+    Raises:
+        AutoPruneError: it lies below a file, or there is no permission.
+    """
+    place = Path(home).expanduser().absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    mend = "name another directory with --home"
+    if not place.is_dir():
+        raise AutoPruneError(f"home {home} cannot be made: {place} is a file; {mend}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise AutoPruneError(f"home {home} cannot be written: no permission in {place}; {mend}")
+    if _is_virtual(place):
+        raise AutoPruneError(f"home {home} cannot be made: {place} holds no files; {mend}")
+
+
+def _is_virtual(place: Path) -> bool:
+    """Whether a directory is the kernel's own: permissions let root write there, nothing can."""
+    return any(place.is_relative_to(root) for root in ("/proc", "/sys"))
+
+
+def check_problem(settings: SearchSettings) -> None:
+    """Check model, sizes, tasks and devices against each other.
+
+    Raises:
+        AutoPruneError: see ``inspect``, ``read_sizes`` and ``resolve_tasks``; a task that is not
+            made from the embedded data; GPUs that are asked for and are not there.
+    """
+    from autoprune.evaluation.tasks import resolve_tasks
+    from autoprune.pipeline.prepare import inspect
+    from autoprune.search.problem import read_sizes
+    from autoprune.search.session import resources_of
+
+    specs = resolve_tasks(settings.tasks or None)
+    read_sizes(settings, inspect(settings.model).spec)
+    for spec in specs:
+        if spec.family is None:
+            own = ", ".join(s.name for s in resolve_tasks())
+            raise AutoPruneError(
+                f"task {spec.name!r} brings its own data, which a search cannot split: "
+                f"choose from {own}"
+            )
+    if settings.ray_address is None:
+        resources_of(settings).device()
