@@ -51,6 +51,11 @@ _PLACES: tuple[tuple[str, float], ...] = (
 LOW_DATA, ALL_DATA, TIPPING = 0.05, 1.0, 0.5
 
 
+def room(trials: int) -> int:
+    """Return how many of a search's trials baselines may take: a sixth, at least one."""
+    return max(1, trials // 6)
+
+
 def baselines(space: Space, removed_at: Callable[[float], float], limit: int) -> list[Baseline]:
     """Return the baselines that ``space`` holds, the most telling first.
 

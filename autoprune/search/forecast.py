@@ -18,7 +18,7 @@ from autoprune.models.loading import Inspected, load_processor
 from autoprune.models.shape import LayerShape
 from autoprune.pipeline.prepare import PROBE_IMAGES, Preparation
 from autoprune.resources import Resources
-from autoprune.search.baselines import baselines
+from autoprune.search.baselines import baselines, room
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.zoo import SPLITS, load_split
@@ -112,7 +112,7 @@ def forecast(
     trial = recover + rungs * proxy + (rungs - 1) * score(kept, images["search"])
     if settings.early_stopping and rungs > 2:
         trial *= 1 - SAVED_BY_STOPPING
-    beside = len(baselines(space, lambda size: 0.5, max(1, settings.trials // 4)))
+    beside = len(baselines(space, lambda size: 0.5, room(settings.trials)))
     points = min(settings.confirm_points, settings.trials) + beside
     runs = points * settings.confirm_seeds
     prepare = START_SECONDS

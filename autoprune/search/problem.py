@@ -23,7 +23,7 @@ from autoprune.pipeline.prepare import Preparation, inspect, prepare
 from autoprune.pipeline.run import Bench, CandidateRun, RungResult
 from autoprune.pruning.allocation import Allocation, reachable
 from autoprune.resources import Resources
-from autoprune.search.baselines import baselines
+from autoprune.search.baselines import baselines, room
 from autoprune.search.decode import DecodeContext, decode
 from autoprune.search.finish import finish
 from autoprune.search.pool import WorkerPool
@@ -153,8 +153,8 @@ class PreparedSearch:
 
     @property
     def baselines(self) -> Sequence[Baseline]:
-        """The study's recommendations and uniform cuts; at most a quarter of the trials."""
-        return baselines(self.space, self._removed_at, max(1, self.settings.trials // 4))
+        """The study's recommendations and uniform cuts, as far as there is room for them."""
+        return baselines(self.space, self._removed_at, room(self.settings.trials))
 
     def _removed_at(self, size: float) -> float:
         """Return the share of the backbone removed at a value of the knob ``size``."""

@@ -75,7 +75,7 @@ class SearchSettings(BaseModel):
     )
     home: Path = Field(Path("mlruns"), description="Directory that everything is written to.")
     max_recovery_samples: int = Field(
-        4096, description="Most samples that the recovery of one trial may see, passes included."
+        800, description="Most samples that the recovery of one trial may see, passes included."
     )
     cache_limit: str = Field(
         "4GiB", description="Most memory for cached features and teacher states."
@@ -90,7 +90,7 @@ class SearchSettings(BaseModel):
         None, description="Images that the front is confirmed on; by default all of the split."
     )
     confirm_seeds: int = Field(3, description="Times that each front member is run again.")
-    confirm_points: int = Field(8, description="Most front members that are confirmed.")
+    confirm_points: int = Field(6, description="Most front members that are confirmed.")
     early_stopping: bool = Field(True, description="Stop trials that others dominate.")
     keep: bool = Field(True, description="Keep the recovered weights of the front's members.")
 

@@ -1,7 +1,7 @@
 """A checkpoint saved by one release of transformers, loaded by another.
 
-    python crossload.py save DIR     # needs AutoPrune; its tests' tiny model, cut unevenly
-    python crossload.py check DIR    # needs torch and transformers only
+python crossload.py save DIR     # needs AutoPrune; its tests' tiny model, cut unevenly
+python crossload.py check DIR    # needs torch and transformers only
 """
 
 from __future__ import annotations
