@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from autoprune.cli.output import console, print_json
+from autoprune.cli.output import console, duration, json_stdout, print_json, size_on_disk
 
 if TYPE_CHECKING:
     from autoprune.search.settings import SearchSettings
@@ -17,7 +17,8 @@ def print_plan(settings: SearchSettings, as_json: bool) -> None:
     Raises:
         AutoPruneError: whatever a search would refuse.
     """
-    plan = plan_of(settings)
+    with json_stdout(as_json):
+        plan = plan_of(settings)
     if as_json:
         print_json(plan)
         return
@@ -35,16 +36,21 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect
     from autoprune.search.forecast import forecast
+    from autoprune.search.preflight import preflight
     from autoprune.search.problem import preparation, read_sizes
     from autoprune.search.space import load_space
     from autoprune.search.store import SearchStore, search_dir
 
+    store = SearchStore(search_dir(settings.home, settings.name))
+    if store.exists():
+        store.check_same(settings)
+    else:
+        preflight(settings)
     dense = inspect(settings.model)
     sizes = read_sizes(settings, dense.spec)
-    store = SearchStore(search_dir(settings.home, settings.name))
     spec = dense.spec
     average = (sizes.smallest + sizes.budget.params) / 2 - spec.outside_params
-    space = load_space(settings.space)
+    space = store.space() if store.exists() else load_space(settings.space)
     wanted = preparation(settings)
     expected = forecast(settings, space, wanted, dense, average / spec.backbone_params)
     return {
@@ -82,16 +88,8 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         f"{settings['sampler']}, {settings['workers']} at once",
         "confirmation": f"up to {settings['confirm_points']} points, "
         f"{settings['confirm_seeds']} seeds each",
-        "forecast": f"about {_minutes(expected['seconds'])}: {_minutes(expected['prepare'])} to "
-        f"prepare (less where it is cached), {_minutes(expected['trials'])} of trials, "
-        f"{_minutes(expected['confirm'])} to confirm in {expected['runs']} runs at most",
-        "disk": f"about {max(1, expected['disk'] // 2**20):,} MiB",
+        "forecast": f"about {duration(expected['seconds'])}: {duration(expected['prepare'])} to "
+        f"prepare (less where it is cached), {duration(expected['trials'])} of trials, "
+        f"{duration(expected['confirm'])} to confirm in {expected['runs']} runs at most",
+        "disk": f"about {size_on_disk(expected['disk'])} for caches and kept weights",
     }
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -20,7 +20,7 @@ def preflight(settings: SearchSettings) -> None:
     if settings.tracking_uri is not None:
         check_tracking(settings.tracking_uri)
     check_problem(settings)
-    if settings.storage is not None:
+    if settings.storage is not None and not settings.storage.startswith("sqlite"):
         from autoprune.search.study import open_storage
 
         open_storage(settings.storage, Path())

@@ -64,7 +64,7 @@ class SearchStore:
                 settings (names the first that differs, and how to resume or rename).
         """
         if self.exists():
-            self._check_same(settings)
+            self.check_same(settings)
         try:
             (self.directory / "trials").mkdir(parents=True, exist_ok=True)
             (self.directory / "rungs").mkdir(exist_ok=True)
@@ -78,7 +78,12 @@ class SearchStore:
                 "choose another directory by --home"
             ) from None
 
-    def _check_same(self, settings: SearchSettings) -> None:
+    def check_same(self, settings: SearchSettings) -> None:
+        """Check that ``settings`` are those that the search here was started with.
+
+        Raises:
+            AutoPruneError: names the first that differs, and how to resume or rename.
+        """
         now = settings.fixed()
         before = json.loads((self.directory / "settings.json").read_text())
         before = {name: value for name, value in before.items() if name not in FREE}

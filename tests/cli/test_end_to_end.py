@@ -1,0 +1,104 @@
+"""The whole road on the embedded model: search, front, apply, rebuild, evaluate, resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoprune.cli.main import run
+from autoprune.pipeline.prepare import Preparation
+from autoprune.search import problem
+from autoprune.search.settings import SearchSettings
+
+SEARCH = (
+    "search --budget 60% --name tiny --trials 4 --seed 3 --search-samples 32 --confirm-samples 32"
+    " --max-recovery-samples 64 --confirm-seeds 2 --confirm-points 2 --json"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def less_to_prepare(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    full = problem.preparation
+
+    def less(settings: SearchSettings) -> Preparation:
+        return replace(full(settings), train_images=96, calibration_images=64)
+
+    monkeypatch.setattr(problem, "preparation", less)
+    monkeypatch.setenv("AUTOPRUNE_HOME", str(home))
+
+
+@pytest.mark.slow
+def test_from_search_to_checkpoint(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(SEARCH.split()) == 0
+    said = capfd.readouterr()
+    front = json.loads(said.out)
+    assert front["dense"]["params"] > front["budget"]["params"]
+    assert front["points"]
+    for point in front["points"]:
+        assert point["params"] <= front["budget"]["params"]
+        assert point["retention"]["low"] <= point["retention"]["mean"] <= point["retention"]["high"]
+        assert point["retention"]["seeds"] == 2
+    assert "trial 0 complete" in said.err
+    assert "autoprune ui tiny" in said.err
+    assert "#/experiments/" in said.err  # links into the MLflow UI
+
+    # The same command shows the finished front at once.
+    assert run(SEARCH.split()) == 0
+    assert json.loads(capfd.readouterr().out)["points"] == front["points"]
+    assert run(["front", "tiny", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["points"] == front["points"]
+
+    # A member of the front becomes a checkpoint, and one that is made again is the same.
+    trial = front["points"][-1]["trial"]
+    assert run(["apply", f"tiny:{trial}", "-o", str(tmp_path / "kept")]) == 0
+    assert "reloaded in a fresh process" in capfd.readouterr().out
+    card = (tmp_path / "kept" / "README.md").read_text()
+    assert "trust_remote_code=True" in card
+    assert "## Licences" in card
+    scores = json.loads((tmp_path / "kept" / "scores.json").read_text())
+    assert scores["params"] == front["points"][-1]["params"]
+    assert scores["confirmed"]["retention"] == front["points"][-1]["retention"]
+    source = str(tmp_path / "kept")
+    assert run(["apply", source, "-o", str(tmp_path / "again"), "--rebuild"]) == 0
+    again = capfd.readouterr().out
+    assert "rebuilt retains" in again
+    assert "largest difference of a task's score is 0.0000, of a weight 0.0e+00" in again
+
+    # Scored on its own it retains what the search said.
+    assert run(["evaluate", source, "--samples", "32", "--json"]) == 0
+    scored = json.loads(capfd.readouterr().out)
+    assert scored["dense"]["model"] == "embedded"
+    assert scored["retention"]["mean"] == pytest.approx(scores["retention"])
+    assert scored["scores"] == pytest.approx(scores["scores"])
+
+    # Nothing is overwritten.
+    assert run(["apply", f"tiny:{trial}", "-o", source]) == 2
+    assert "is not empty" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_dry_run_starts_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPRUNE_HOME", str(tmp_path / "new"))
+    assert run([*SEARCH.split(), "--dry-run"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["state"] == "new"
+    assert plan["smallest"] < plan["budget"]["params"] < plan["dense"]["params"]
+    assert plan["forecast"]["seconds"] > 0
+    assert plan["settings"]["trials"] == 4
+    assert run([*SEARCH.replace("--json", "").split(), "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    assert "forecast" in said
+    assert "60.0% of the whole model" in said
+    assert not (tmp_path / "new").exists()
