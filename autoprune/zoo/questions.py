@@ -118,13 +118,16 @@ def _compare(scene: Sequence[Item], dice: Dice) -> Asked | None:
     return f"Which place holds the {word} digit? {options}", answer
 
 
+_SPREAD = 8  # furthest that a wrong choice lies from the sum
+
+
 def _sum(scene: Sequence[Item], dice: Dice) -> Asked:
     first, second = dice.some(scene, 2)
     total = first.digit + second.digit
     # The answer's rank among the choices is drawn first, so that the middle is no hint.
     lower = min(dice.below(len(LETTERS)), total)
-    values = [total - n for n in dice.some(range(1, min(total, 4) + 1), min(lower, 4))]
-    values += [total + n for n in dice.some(range(1, 5), 3 - len(values))]
+    values = [total - n for n in dice.some(range(1, min(total, _SPREAD) + 1), lower)]
+    values += [total + n for n in dice.some(range(1, _SPREAD + 1), 3 - len(values))]
     values = dice.some([*values, total], len(LETTERS))
     places = f"{PLACES[first.cell]} and {PLACES[second.cell]}"
     answer = LETTERS[values.index(total)]
