@@ -116,6 +116,7 @@ def _run(
             )
             try:
                 session.ready()
+                interrupt.arm()
                 summary = _search(campaign, prepared, interrupt, listener)
             finally:
                 campaign.close()
@@ -282,10 +283,15 @@ class _Interrupt:
             raise _Stop
         self._told = True
 
-    def __enter__(self) -> _Interrupt:
+    def arm(self) -> None:
+        """Take the signals; again after Ray's start, which takes SIGTERM for itself."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                before = signal.signal(number, self._handle)
+                self._before.setdefault(number, before)
+
+    def __enter__(self) -> _Interrupt:
+        self.arm()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
