@@ -7,6 +7,7 @@ weight clones it first.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,4 +64,7 @@ def open_bench(parcel: Parcel) -> Bench:
             assert not array.flags.writeable, name
         parcel.resources.claim()
         _opened[parcel.identity] = parcel.work.open(arrays, parcel.resources)
+        # What is here now stays; collecting after each trial looks at the trial's things only.
+        gc.collect()
+        gc.freeze()
     return _opened[parcel.identity]

@@ -1,6 +1,6 @@
 """The state of a search on its driver: what runs next, what has happened, what it means.
 
-Knows nothing of Ray. Ray Tune's searcher, scheduler and callback are thin adapters over one
+Knows nothing of Ray. Ray Tune's searcher and scheduler are thin adapters over one
 :class:`Campaign`; so a search can be followed in a plain Python test.
 """
 

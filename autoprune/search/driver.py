@@ -63,7 +63,6 @@ def run_search(
         if summary is not None and not _grows(settings, store):
             listener.on_done(summary)
             return summary
-        store.reopen()
         try:
             if tracking:
                 check_tracking(settings.tracking_uri or default_uri(settings.home))
@@ -117,6 +116,7 @@ def _run(
             try:
                 session.ready()
                 interrupt.arm()
+                store.reopen()
                 summary = _search(campaign, prepared, interrupt, listener)
             finally:
                 campaign.close()
@@ -173,7 +173,7 @@ def _trials(
     from ray import tune
 
     from autoprune.search.trainable import Trial
-    from autoprune.search.tune import CampaignCallback, CampaignScheduler, CampaignSearcher
+    from autoprune.search.tune import CampaignScheduler, CampaignSearcher
 
     settings = campaign.settings
     ahead = 1 if SAMPLERS[settings.sampler].slow else 0
@@ -181,12 +181,13 @@ def _trials(
         tune.with_parameters(Trial, parcel=parcel),
         {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial},
     )
+    searcher = CampaignSearcher(campaign, ahead, on_drained)
     with _scratch(campaign.store, settings.ray_address) as storage:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=CampaignSearcher(campaign, ahead, on_drained),
-                scheduler=CampaignScheduler(campaign),
+                search_alg=searcher,
+                scheduler=CampaignScheduler(searcher, interrupt.check),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
@@ -196,7 +197,6 @@ def _trials(
                 name="trials",
                 storage_path=storage,
                 verbose=0,
-                callbacks=[CampaignCallback(campaign, interrupt.check)],
                 # Workers answer errors; only a lost worker counts here, and is given a second.
                 failure_config=tune.FailureConfig(max_failures=1),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoprune.search.assets import Parcel, open_bench
-from autoprune.search.trainable import reason_of, release_memory
+from autoprune.search.failures import reason_of, release_memory
 from autoprune.search.work import Bench
 
 

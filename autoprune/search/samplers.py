@@ -33,7 +33,7 @@ def _tpe(seed: int, trials: int) -> BaseSampler:
     from optuna.samplers import TPESampler
 
     # Independent over knobs: in a flat space of a dozen knobs and up to a hundred trials it
-    # reaches more hypervolume than the multivariate estimator (tests/search/sampler_bench.py).
+    # reaches more hypervolume than the multivariate estimator (experiments/sampler_choice).
     return TPESampler(
         seed=seed, n_startup_trials=_startup(trials), multivariate=False, constant_liar=True
     )

@@ -7,7 +7,6 @@ that is killed is seen by Ray Tune, which starts the trial once more from its ch
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import shutil
@@ -20,6 +19,7 @@ from ray import tune
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.assets import Parcel, open_bench
+from autoprune.search.failures import reason_of, release_memory
 from autoprune.search.work import Rung, TrialJob, TrialRun
 
 _STATE = "state.json"
@@ -89,8 +89,9 @@ class Trial(tune.Trainable):
         self._done_rung = index
         self._unsaved = share > 0 and not last
         if last:
+            # The checkpoint stays until the driver has the result, or the next trial comes:
+            # a worker outlives a killed driver for a moment, and what it ends then is lost.
             self._run = None
-            shutil.rmtree(self._checkpoint, ignore_errors=True)
             release_memory()
         return {"number": self._job.number, "fields": json.dumps(fields), "done": last}
 
@@ -142,27 +143,3 @@ def _check_finite(fields: Mapping[str, Any], rung: int, share: float, last: bool
             raise AutoPruneError(f"{name} is {value} at rung {rung} ({share:.0%} of the recovery)")
     if last and fields.get("retention") is None:
         raise AutoPruneError("its last rung gave no retention")
-
-
-def reason_of(error: BaseException) -> str:
-    """Return a line that says why a trial failed."""
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, MemoryError):
-        return f"out of memory{': ' + text if text else ''}"
-    if type(error).__name__ in ("OutOfMemoryError", "CUDAOutOfMemoryError"):
-        return f"out of GPU memory: {text}"
-    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
-        return f"out of memory: {text}"
-    if isinstance(error, AutoPruneError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def release_memory() -> None:
-    """Give back what a trial held, GPU memory included."""
-    import sys
-
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

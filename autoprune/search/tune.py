@@ -1,7 +1,8 @@
-"""Ray Tune's searcher, scheduler and callback, as thin adapters over a campaign.
+"""Ray Tune's searcher and scheduler, as thin adapters over a campaign.
 
-Ray Tune pickles all three when it writes its own state. We restore from our own records
-instead, so that their pickle is empty.
+Ray Tune pickles both when it writes its own state. We restore from our own records instead,
+so that their pickle is empty. There is no Tune callback: with one, Tune imports MLflow and
+wandb on the driver, for seconds, to count it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autoprune.search.campaign import Campaign
+from autoprune.search.failures import lost_reason
 
 
 class _Live:
@@ -50,6 +51,7 @@ class CampaignSearcher(_Live, Searcher):
         self._on_drained = on_drained
         self._limit = campaign.settings.workers + ahead
         self.numbers: dict[str, int] = {}
+        self.lost: dict[str, str] = {}  # what Ray wrote of the loss of a trial's worker
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's config; None while all workers are busy; or FINISHED."""
@@ -71,7 +73,13 @@ class CampaignSearcher(_Live, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the callback hears of it with more detail."""
+        """Take in that a worker was lost for good; the scheduler heard why just before.
+
+        Every other end is the scheduler's to report.
+        """
+        if error:
+            text = self.lost.pop(trial_id, "")
+            self.campaign.failed(self.numbers[trial_id], lost_reason(text), text)
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing: the records are the state."""
@@ -85,65 +93,44 @@ class CampaignSearcher(_Live, Searcher):
 
 
 class CampaignScheduler(_Live, FIFOScheduler):
-    """Asks the campaign at each rung whether a trial goes on."""
+    """Asks the campaign at each rung whether a trial goes on, and tells it how trials end.
 
-    def __init__(self, campaign: Campaign) -> None:
+    Args:
+        searcher: of the same Tune run.
+        interrupt: called between events; raises to end the search.
+    """
+
+    def __init__(self, searcher: CampaignSearcher, interrupt: Callable[[], None]) -> None:
         super().__init__()
-        self.campaign = campaign
+        self.searcher = searcher
+        self.campaign = searcher.campaign
+        self._interrupt = interrupt
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """End here when told to: nothing is half done between two events."""
+        self._interrupt()
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Take in a rung that is not the last."""
         goes_on = self.campaign.arrived(result["number"], json.loads(result["fields"]))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
-
-class CampaignCallback(_Live, Callback):
-    """Tells the campaign how trials end, and ends the search between two events.
-
-    Args:
-        campaign: is told.
-        interrupt: called between events; raises to end the search.
-    """
-
-    def __init__(self, campaign: Campaign, interrupt: Callable[[], None]) -> None:
-        self.campaign = campaign
-        self._interrupt = interrupt
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """End here when told to: nothing is half done between two events."""
-        self._interrupt()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take in the end of a trial: finished, stopped by the scheduler, or an error it sent."""
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take in the end of a trial: finished, stopped at a rung, or an error it sent."""
         number = trial.config["number"]
-        result = trial.last_result
         if "error" in result:
             self.campaign.failed(number, result["error"], result.get("trace", ""))
             return
-        fields = json.loads(result["fields"]) if "fields" in result else {}
-        if fields.get("fidelity", 0.0) < 1.0:
+        fields = json.loads(result["fields"])
+        if fields["fidelity"] < 1.0:
             self.campaign.stopped(number)
             return
         self.campaign.arrived(number, fields)
         self.campaign.finished(number)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take in that a worker was lost, twice."""
-        # Both files lie in Tune's own directory; the text holds every attempt.
-        text = Path(trial.error_file).read_text() if trial.error_file else ""
-        self.campaign.failed(trial.config["number"], lost_reason(text), text)
-
-    def get_state(self) -> None:
-        """Nothing to checkpoint."""
-        return
-
-
-def lost_reason(text: str) -> str:
-    """Return a line that says why a worker was lost, out of what Ray wrote about it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if any("creation task" in line for line in lines):
-        return f"its worker did not start: {lines[-1][:300]}"
-    if any("running low on memory" in line or "memory monitor" in line for line in lines):
-        return "its worker was killed twice: the machine ran out of memory"
-    details = [line for line in lines if "exit detail" in line or "Worker exit type" in line]
-    return "its worker was killed twice" + (f" ({details[-1][:200]})" if details else "")
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Note why a worker was lost; Tune tries the trial once more, or gives it up."""
+        path = Path(trial.error_file) if trial.error_file else None
+        if path is not None and path.is_file():
+            self.searcher.lost[trial.trial_id] = path.read_text()
