@@ -74,7 +74,7 @@ def apply(
     out = console()
 
     def say(text: str) -> None:
-        out.print(text, style="dim", highlight=False, markup=False)
+        out.print(text, style="dim")
 
     if rebuild:
         _print(work.rebuild(found, output, gpus=gpus, on_stage=say), out)
@@ -90,7 +90,6 @@ def _print(applied: Applied, out: Console) -> None:
         f"done: {applied.path} ({params_text(applied.params)} parameters, "
         f"{applied.fraction:.1%} of the whole{kept})",
         soft_wrap=True,
-        markup=False,
     )
     proof = applied.proof
     out.print(
@@ -106,4 +105,4 @@ def _print(applied: Applied, out: Console) -> None:
         if difference.largest_weight is not None:
             text += f", of a weight {difference.largest_weight:.1e}"
         out.print(text, soft_wrap=True)
-    out.print(f"next:\n  autoprune evaluate {applied.path}", soft_wrap=True, markup=False)
+    out.print(f"next:\n  autoprune evaluate {applied.path}", soft_wrap=True)

@@ -59,7 +59,7 @@ def evaluate(
             samples=samples,
             dense=dense,
             gpus=gpus,
-            on_stage=lambda text: out.print(text, style="dim", highlight=False),
+            on_stage=lambda text: out.print(text, style="dim"),
         )
         if not as_json:
             _print(scored, out)

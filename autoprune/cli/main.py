@@ -6,6 +6,7 @@ here, so that ``autoprune --help`` answers at once.
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import traceback
@@ -93,4 +94,7 @@ def _report_bug(error: Exception) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without, say, an ellipsis
     sys.exit(run(sys.argv[1:]))

@@ -20,10 +20,13 @@ def print_error(message: str) -> None:
 
 
 def console(as_json: bool = False) -> Console:
-    """Return the console that people read: stdout, or stderr where stdout carries JSON."""
+    """Return the console that people read: stdout, or stderr where stdout carries JSON.
+
+    Names and paths of users are printed as they are: no markup, no emoji codes.
+    """
     from rich.console import Console
 
-    return Console(stderr=as_json, highlight=False, soft_wrap=False)
+    return Console(stderr=as_json, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def spaces(
                 ", ".join(k for k, d in space.knobs.items() if len(d.values()) > 1),
             )
         out.print(table)
-        out.print("\nautoprune spaces NAME shows one in full", highlight=False)
+        out.print("\nautoprune spaces NAME shows one in full")
         return
     space = load_space(name)
     out.print(f"{space.name}: {space.description}")

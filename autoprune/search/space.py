@@ -233,6 +233,14 @@ def parse_space(text: str, name: str) -> Space:
         raise AutoPruneError(f"space {name}: {_first_problem(error)}") from None
 
 
+def _parse_kept(text: str, path: str) -> Space:
+    """Read a space as ``model_dump_json`` writes it."""
+    try:
+        return Space.model_validate_json(text)
+    except ValidationError as error:
+        raise AutoPruneError(f"space {path}: {_first_problem(error)}") from None
+
+
 def _domain(value: Any, where: str) -> Range | Choice:
     """Read a range, a list of choices, or one fixed value."""
     shape: type[Range | Choice] = Range
@@ -266,7 +274,7 @@ def list_spaces() -> dict[str, Path]:
 
 
 def load_space(name_or_path: str) -> Space:
-    """Load a space by its name, or from a YAML file.
+    """Load a space by its name, from a YAML file, or from the JSON that a search keeps.
 
     Raises:
         AutoPruneError: for an unknown name (says the nearest), a file that is not there,
@@ -276,8 +284,14 @@ def load_space(name_or_path: str) -> Space:
     if name_or_path in known:
         return parse_space(known[name_or_path].read_text(), name_or_path)
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in (".yaml", ".yml", ".json"):
         if not path.is_file():
             raise AutoPruneError(f"space file {name_or_path!r} does not exist; check the path")
-        return parse_space(path.read_text(), path.stem)
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise AutoPruneError(f"space file {name_or_path!r} cannot be read: {error}") from None
+        if path.suffix == ".json":
+            return _parse_kept(text, name_or_path)
+        return parse_space(text, path.stem)
     raise AutoPruneError(f"unknown space {name_or_path!r}{did_you_mean(name_or_path, known)}")

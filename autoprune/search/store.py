@@ -101,18 +101,30 @@ class SearchStore:
     def settings(self, changes: Mapping[str, Any] | None = None) -> SearchSettings:
         """Return the settings that the search was started with, with ``changes`` to free ones.
 
+        The space is the one that the search began with, even if its file has changed or gone.
+
         Raises:
             AutoPruneError: they were written by another version, or a change is not free.
         """
         values = json.loads((self.directory / "settings.json").read_text())
         for field, value in (changes or {}).items():
-            if field not in FREE and values.get(field) != value:
+            plain = list(value) if isinstance(value, tuple) else value
+            if field not in FREE and values.get(field) != plain:
                 raise AutoPruneError(
                     f"{flag(field)} cannot change when a search is resumed: "
                     "leave it out, or start another --name"
                 )
             values[field] = value
+        if not self._has_space(values["space"]):
+            values["space"] = str(self.directory / "space.json")
         return make_settings(values)
+
+    def _has_space(self, name_or_path: str) -> bool:
+        """Say whether a space is still the one that the search began with."""
+        try:
+            return load_space(name_or_path) == self.space()
+        except AutoPruneError:
+            return False
 
     def space(self) -> Space:
         """Return the knob space as it was when the search began."""

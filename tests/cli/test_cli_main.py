@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,12 @@ def autoprune(*arguments: str, timeout: float = 60) -> subprocess.CompletedProce
 def test_help_is_quick_and_names_every_command() -> None:
     best = float("inf")
     for _ in range(5):  # other work on the machine may slow a run, not every run
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = autoprune("--help")
-        best = min(best, time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Time of its own: waiting for a core is not the command's.
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best, spent)
         if best < 1.0:
             break
     assert done.returncode == 0

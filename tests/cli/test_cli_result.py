@@ -14,7 +14,9 @@ from autoprune.cli.main import run
 from autoprune.cli.result import comparison
 from autoprune.errors import StoppedError
 from autoprune.search.listener import SearchListener
-from autoprune.search.settings import SearchSettings
+from autoprune.search.settings import SearchSettings, make_settings
+from autoprune.search.space import load_space
+from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import SearchSummary
 
 POINT_KEYS = {
@@ -162,6 +164,33 @@ def test_resume_keeps_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run(["search", "--resume", "demo", "--home", str(tmp_path), "--workers", "4"]) == 0
     assert seen[0].trials == 12
     assert seen[0].workers == 4
+
+
+def test_resume_uses_the_space_that_the_search_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "description: a\nrungs: [0, 1]\nknobs: {size: {low: 0, high: 1}, axis: width}\n"
+    )
+    asked = {"name": "own", "home": tmp_path, "space": str(file)}
+    store = SearchStore(search_dir(tmp_path, "own"))
+    store.open(make_settings(asked))
+    began = store.space()
+    seen: list[SearchSettings] = []
+
+    def record(settings: SearchSettings, listener: SearchListener) -> SearchSummary:
+        store.check_same(settings)
+        seen.append(settings)
+        return cli_fakes.summary(settings.name)
+
+    monkeypatch.setattr("autoprune.search.driver.run_search", record)
+    resume = ["search", "--resume", "own", "--budget", "60%", "--home", str(tmp_path)]
+    file.write_text(file.read_text().replace("width", "depth"))
+    assert run(resume) == 0
+    file.unlink()
+    assert run(resume) == 0
+    assert [load_space(settings.space) for settings in seen] == [began, began]
 
 
 def test_a_stopped_search_says_how_to_resume(
