@@ -83,7 +83,12 @@ def started_search(folder: Path) -> None:
 
 
 def full_directory(folder: Path) -> None:
+    from autoprune.search.store import SearchStore, search_dir
+    from autoprune.tracking.records import TrialRecord
+
     started_search(folder)
+    record = TrialRecord(trial=0, state="complete", params=9, fraction=0.5, retention=0.8)
+    SearchStore(search_dir(folder / "home", "first")).write_record(record)
     (folder / "out").mkdir()
     (folder / "out" / "precious.txt").write_text("keep me")
 
@@ -170,6 +175,10 @@ TABLE = [
         ("frist", "'first'"), started_search),
     Bad("apply of no trial", "apply first:3 -o {dir}/out --home {dir}/home",
         ("first", "3"), started_search),
+    Bad("apply of a folder", "apply {dir}/home -o {dir}/out",
+        ("home", "NAME:TRIAL"), started_search),
+    Bad("apply onto a full directory", "apply first:0 -o {dir}/out --home {dir}/home",
+        ("out", "not empty"), full_directory),
     Bad("apply without output", "apply first:3", ("-o",)),
     Bad("space of no name", "spaces hybird", ("hybird", "'hybrid'")),
     Bad("ui of no search", "ui frist --home {dir}/home", ("frist", "'first'"), started_search),

@@ -1,0 +1,158 @@
+"""What apply takes, and the card it writes: read back as it was, refused where it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoprune.deploy.apply import apply_kept
+from autoprune.deploy.card import Dense, Facts, card_files
+from autoprune.deploy.source import from_checkpoint, from_search, is_checkpoint, plain_retention
+from autoprune.errors import AutoPruneError
+from autoprune.evaluation.retention import retention
+from autoprune.evaluation.scores import TaskScore, TaskScores
+from autoprune.models.shape import BackboneSpec, spec_of
+from autoprune.pipeline.candidate import Candidate
+from autoprune.pruning.plan import LayerPlan, PruningPlan
+from autoprune.recovery.recipe import RecoveryRecipe
+from autoprune.search.settings import make_settings
+from autoprune.search.store import SearchStore, search_dir
+from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
+from autoprune.zoo import build_config
+
+DENSE_SCORES = {"digits_read": 0.98, "digits_sum": 0.8}
+
+
+@pytest.fixture(scope="module")
+def spec() -> BackboneSpec:
+    return spec_of(build_config())
+
+
+@pytest.fixture
+def facts(spec: BackboneSpec, tmp_path: Path) -> Facts:
+    layers = tuple(
+        LayerPlan(i, tuple(range(shape.heads)), tuple(range(40)))
+        for i, shape in enumerate(spec.layers)
+        if i != 3
+    )
+    shape = spec.layers[0]
+    plan = PruningPlan(
+        spec.model_type,
+        spec.identity,
+        len(spec.layers),
+        shape.heads // shape.kv_heads,
+        layers,
+    )
+    recipe = RecoveryRecipe(sft=1.0, hidden=1.0, seed=5, data_fraction=0.05)
+    point = FrontPoint(
+        trial=7,
+        params=1,
+        fraction=0.5,
+        axis="hybrid",
+        recovery=recipe.name,
+        data_fraction=0.05,
+        backbone_removed=0.6,
+        retention=Retention(mean=0.9, low=0.88, high=0.92, seeds=3),
+    )
+    return Facts(
+        settings=make_settings(
+            {"name": "demo", "home": tmp_path / "home", "tracking_uri": "http://secret@host"}
+        ),
+        trial=7,
+        candidate=Candidate(plan, recipe),
+        dense=Dense("embedded", "abc", "Apache-2.0", spec, DENSE_SCORES),
+        split="confirm",
+        scores={"digits_read": 0.95, "digits_sum": 0.6},
+        retention=0.91,
+        retention_raw=0.93,
+        point=point,
+        versions={"autoprune": "0.1.0"},
+    )
+
+
+def write_card(facts: Facts, folder: Path) -> Path:
+    folder.mkdir()
+    for name, text in card_files(facts, "from transformers import X\n").items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_card_reads_back_as_it_was(facts: Facts, tmp_path: Path) -> None:
+    folder = write_card(facts, tmp_path / "made")
+    assert is_checkpoint(folder)
+    source = from_checkpoint(folder, tmp_path / "elsewhere")
+    assert source.candidate == facts.candidate
+    assert source.point == facts.point
+    assert source.kept is not None
+    assert (source.kept.scores, source.kept.retention) == (facts.scores, facts.retention)
+    assert source.dense_identity == "abc"
+    assert source.settings.home == tmp_path / "elsewhere"
+    assert source.settings.fixed() == facts.settings.fixed()
+
+
+def test_a_card_says_what_a_reader_needs(facts: Facts, tmp_path: Path) -> None:
+    files = card_files(facts, "from transformers import X\n")
+    card = files["README.md"]
+    for words in (
+        "license: apache-2.0",
+        "base_model: embedded",
+        "from transformers import X",
+        "0.900 [0.880, 0.920]",
+        "| digits_sum | 0.600 | 0.800 |",
+        "autoprune apply DIRECTORY --rebuild",
+        "seed 5",
+        "CC BY 4.0",
+    ):
+        assert words in card
+    everything = "".join(files.values())
+    assert "secret" not in everything  # what is this machine's alone stays here
+    assert str(tmp_path) not in everything
+
+
+def test_a_broken_card_is_refused(facts: Facts, tmp_path: Path) -> None:
+    folder = write_card(facts, tmp_path / "made")
+    (folder / "scores.json").write_text('{"split": "confirm"')
+    with pytest.raises(AutoPruneError, match=r"card of .*made cannot be read"):
+        from_checkpoint(folder, tmp_path)
+    (folder / "scores.json").unlink()
+    assert not is_checkpoint(folder)
+
+
+def started(home: Path) -> SearchStore:
+    store = SearchStore(search_dir(home, "demo"))
+    store.open(make_settings({"name": "demo", "home": home}))
+    for record in (
+        TrialRecord(trial=0, state="complete", params=9, fraction=0.5, retention=0.8),
+        TrialRecord(trial=1, state="failed", reason="out of memory"),
+    ):
+        store.write_record(record)
+    return store
+
+
+def test_trials_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
+    store = started(tmp_path)
+    with pytest.raises(AutoPruneError, match="no trial 5: it has trials 0 to 1"):
+        from_search(store, 5)
+    with pytest.raises(AutoPruneError, match=r"failed before it had a model \(out of memory\)"):
+        from_search(store, 1)
+    source = from_search(store, 0)
+    assert source.kept is not None
+    assert source.kept.split == "search"
+    with pytest.raises(AutoPruneError, match="no weights of demo:0 were kept: --rebuild"):
+        apply_kept(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_retention_from_the_dense_scores_alone_is_the_same() -> None:
+    docs = np.array([f"{i}/0" for i in range(4)])
+
+    def task(name: str, score: float) -> TaskScore:
+        return TaskScore(name, "exact_match", 0.25, score, docs, docs, None)
+
+    dense = TaskScores((task("a", 0.75), task("b", 1.0), task("c", 0.3)))
+    small = TaskScores((task("a", 0.5), task("b", 0.75), task("c", 0.3)))
+    found = retention(small, dense)
+    assert plain_retention(small, dense.by_task) == (found.value, found.raw)
+    assert plain_retention(small, {"a": 1.0}) == (None, None)
