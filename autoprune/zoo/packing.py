@@ -29,9 +29,9 @@ class Packed:
     Attributes:
         ids: ``uint8 [n, T]``, padded at the end.
         segments: ``int8 [n, T]``: 0 for the prefix, k for the k-th question, -1 for padding.
-        places: ``int16 [n, Q]``: the position that predicts the first answer token.
-        answers: ``int16 [n, Q]``: that token; -1 where an image has fewer questions.
-        families: ``int16 [n, Q]``: the family's number, as ``family_names`` lists them.
+        places: ``int16 [n, Q]``: the positions that predict an answer token.
+        answers: ``int16 [n, Q]``: those tokens; -1 where an image has fewer.
+        families: ``int16 [n, Q]``: the family's number, as ``family_names`` lists them, or -1.
         prefix: length of the shared prefix.
     """
 
@@ -44,30 +44,39 @@ class Packed:
 
 
 def pack(asked: Sequence[Sequence[Asked]], family_names: Sequence[str]) -> Packed:
-    """Pack the questions of each image: triples (question, answer, family)."""
+    """Pack the questions of each image: triples (question, answer, family).
+
+    Without a question, the answer's words predict one another, from the second on.
+    """
     tokenizer = build_tokenizer()
     vocabulary = tokenizer.get_vocab()
     prefix = [vocabulary[t] for t in [BOS, USER] + [IMAGE] * IMAGE_TOKENS]
     texts = [turn[0] for turns in asked for turn in turns]
     encoded = iter(tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False))
     number = {name: k for k, name in enumerate(family_names)}
-    most = max(len(turns) for turns in asked)
-    shape = (len(asked), most)
+    rows, marks, found = [], [], []
+    for turns in asked:
+        row, mark = list(prefix), [0] * len(prefix)
+        spots = []
+        for k, (_, answer, family) in enumerate(turns):
+            question = next(encoded).ids
+            said = [vocabulary[word] for word in answer.split()]
+            lead = [*question, vocabulary[ASSISTANT]] if question else [said.pop(0)]
+            first = len(row) + len(lead) - 1
+            spots += [(first + j, token, number.get(family, -1)) for j, token in enumerate(said)]
+            row += [*lead, *said]
+            mark += [k + 1] * (len(lead) + len(said))
+        rows.append(row)
+        marks.append(mark)
+        found.append(spots)
+    shape = (len(asked), max(map(len, found)))
     places = np.zeros(shape, dtype=np.int16)
     answers = np.full(shape, -1, dtype=np.int16)
     families = np.full(shape, -1, dtype=np.int16)
-    rows, marks = [], []
-    for i, turns in enumerate(asked):
-        row, mark = list(prefix), [0] * len(prefix)
-        for k, (_, answer, family) in enumerate(turns):
-            question = next(encoded).ids
-            row += [*question, vocabulary[ASSISTANT], vocabulary[answer]]
-            mark += [k + 1] * (len(question) + 2)
-            places[i, k] = len(row) - 2
-            answers[i, k] = vocabulary[answer]
-            families[i, k] = number[family]
-        rows.append(row)
-        marks.append(mark)
+    for i, spots in enumerate(found):
+        places[i, : len(spots)], answers[i, : len(spots)], families[i, : len(spots)] = zip(
+            *spots, strict=True
+        )
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), tokenizer.pad_token_id, dtype=np.uint8)
     segments = np.full((len(rows), longest), -1, dtype=np.int8)

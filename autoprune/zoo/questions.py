@@ -7,7 +7,7 @@ needs no image (``chance``).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoprune.zoo.dice import Dice
@@ -19,7 +19,7 @@ COLOUR_NAMES = tuple(COLOURS)
 DIGITS = tuple(str(n) for n in range(10))
 
 Asked = tuple[str, str]
-_STEPS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
+STEPS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ def _where(scene: Sequence[Item], dice: Dice) -> Asked:
     return f"Where is the {item.digit}?", PLACES[item.cell]
 
 
-def _holds(first: Item, relation: str, second: Item) -> bool:
-    down, right = _STEPS[relation]
+def holds(first: Item, relation: str, second: Item) -> bool:
+    """Tell whether ``first`` stands, say, left of ``second``, in whatever rows."""
+    down, right = STEPS[relation]
     rows = first.cell // GRID - second.cell // GRID
     columns = first.cell % GRID - second.cell % GRID
     return rows * down + columns * right > 0
@@ -68,8 +69,8 @@ def _relation(scene: Sequence[Item], dice: Dice) -> Asked:
     wanted = dice.below(2) == 0
     while True:
         first, second = dice.some(scene, 2)
-        relation = dice.pick(tuple(_STEPS))
-        if _holds(first, relation, second) == wanted:
+        relation = dice.pick(tuple(STEPS))
+        if holds(first, relation, second) == wanted:
             answer = YES_NO[not wanted]
             return f"Is the {first.digit} {relation} the {second.digit}?", answer
 
@@ -137,15 +138,21 @@ def _sum(scene: Sequence[Item], dice: Dice) -> Asked:
     )
 
 
-def _two_hop(scene: Sequence[Item], dice: Dice) -> Asked | None:
+def neighbours(scene: Sequence[Item]) -> list[tuple[Item, str, Item]]:
+    """Return all (digit, relation, anchor) in which the digit stands directly beside the anchor."""
     by_cell = {item.cell: item for item in scene}
     found = []
     for anchor in scene:
         row, column = divmod(anchor.cell, GRID)
-        for relation, (down, right) in _STEPS.items():
+        for relation, (down, right) in STEPS.items():
             r, c = row + down, column + right
             if 0 <= r < GRID and 0 <= c < GRID and r * GRID + c in by_cell:
                 found.append((by_cell[r * GRID + c], relation, anchor))
+    return found
+
+
+def _two_hop(scene: Sequence[Item], dice: Dice) -> Asked | None:
+    found = neighbours(scene)
     if not found:
         return None
     target, relation, anchor = dice.pick(found)
@@ -211,6 +218,7 @@ def ask(
     dice: Dice,
     number: int = QUESTIONS_PER_IMAGE,
     families: Sequence[str] = tuple(FAMILIES),
+    known: Mapping[str, Family] = FAMILIES,
 ) -> list[tuple[str, str, str]]:
     """Ask ``number`` questions of different families, as far as the scene allows.
 
@@ -221,7 +229,7 @@ def ask(
     for name in dice.some(families, len(families)):
         if len(asked) == number:
             break
-        drawn = FAMILIES[name].ask(scene, dice)
+        drawn = known[name].ask(scene, dice)
         if drawn is not None:
             asked.append((*drawn, name))
     return asked

@@ -130,6 +130,20 @@ def train_tower(
 
 
 @torch.no_grad()
+def rescale_tower(tower: nn.Module, pixels: torch.Tensor) -> None:
+    """Scale the tower's residual stream in place so that its features have a mean square of 1.
+
+    Every layer normalises what it reads, so that scaling all that writes to the stream changes
+    nothing else. The projector starts from features of this size.
+    """
+    factor = tower_features(tower, pixels).square().mean().rsqrt()
+    writers = (".out_proj.", ".fc2.", "pre_layrnorm.")
+    for name, parameter in tower.named_parameters():
+        if any(writer in name for writer in writers):
+            parameter.mul_(factor)
+
+
+@torch.no_grad()
 def held_out(tower: nn.Module, heads: nn.ModuleList, split: str) -> tuple[float, float]:
     """Return the share of occupied cells whose digit and whose colour are read right."""
     images, labels = [], []

@@ -18,31 +18,36 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.zoo.curriculum import CURRICULUM, Stage, lesson
 from autoprune.zoo.dice import Dice
 from autoprune.zoo.digits import draw
 from autoprune.zoo.measure import accuracy, table
 from autoprune.zoo.model import EOS, build_config, build_processor, build_tokenizer
 from autoprune.zoo.packing import Packed, decode_places, pack
-from autoprune.zoo.questions import FAMILIES, ask
+from autoprune.zoo.questions import FAMILIES
 from autoprune.zoo.scenes import draw_scene
-from autoprune.zoo.tower import bent_glyphs, to_pixels, tower_features, train_tower
+from autoprune.zoo.tower import (
+    bent_glyphs,
+    rescale_tower,
+    to_pixels,
+    tower_features,
+    train_tower,
+)
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 _STREAM = 78
-_BASIC = ("read", "colour", "where", "relation", "exist", "count")
-_EASY = (*_BASIC, "two_hop", "order")
-_HARD = ("compare", "sum", "two_hop", "order", "total")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long the backbone learns; images are never repeated."""
+    """How long and how fast the backbone learns; images are never repeated."""
 
     tower_steps: int = 1500
-    steps: int = 4400
-    batch: int = 32
+    steps: int = 3600
+    batch: int = 16
+    learning_rate: float = 1.0e-3
     warmup: int = 100
     variants: int = 6
     end_weight: float = 0.02
@@ -51,48 +56,6 @@ class Settings:
 def say(text: str) -> None:
     """Print a line of progress at once."""
     print(text, flush=True)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of a cycle, from ``start`` (share of the cycle's steps)."""
-
-    start: float
-    digits: tuple[int, int]
-    families: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """A rise and cosine fall of the learning rate, over a share of all steps."""
-
-    share: float
-    learning_rate: float
-    stages: tuple[Stage, ...]
-
-
-# Few digits and single look-ups first: what builds on them is learnt minutes sooner that way.
-# Then the learning rate rises once more for what takes two look-ups or arithmetic, each asked
-# twice as often; at last all families alike.
-CYCLES = (
-    Cycle(
-        0.59,
-        1.5e-3,
-        (
-            Stage(0.0, (2, 3), _BASIC),
-            Stage(0.15, (3, 6), _EASY),
-            Stage(0.35, (3, 6), tuple(FAMILIES)),
-        ),
-    ),
-    Cycle(
-        0.41,
-        1.2e-3,
-        (
-            Stage(0.0, (3, 6), (*_HARD, *_HARD, "relation", "where", "count")),
-            Stage(0.65, (3, 6), tuple(FAMILIES)),
-        ),
-    ),
-)
 
 
 def make_images(
@@ -106,8 +69,8 @@ def make_images(
     images, asked = [], []
     for index in range(start, start + number):
         dice = Dice(_STREAM, seed, index)
-        scene = draw_scene("train", index, dice, digits=stage.digits)
-        asked.append(ask(scene, dice, families=stage.families))
+        scene = draw_scene("train", index, dice)
+        asked.append(lesson(scene, dice, stage))
         images.append(draw(scene, dice.generator, dice.pick(tables)))
     return np.stack(images), asked
 
@@ -138,46 +101,31 @@ def train_backbone(
     seed: int,
     settings: Settings,
     tables: Sequence[tuple[np.ndarray, ...]],
-    cycles: Sequence[int] = range(len(CYCLES)),
 ) -> None:
-    """Train projector and backbone in place, cycle by cycle; the tower stays as it is."""
-    begins = [round(sum(c.share for c in CYCLES[:k]) * settings.steps) for k in range(3)]
-    for k in cycles:
-        train_cycle(model, seed, settings, tables, CYCLES[k], range(begins[k], begins[k + 1]))
-
-
-def train_cycle(
-    model: LlavaForConditionalGeneration,
-    seed: int,
-    settings: Settings,
-    tables: Sequence[tuple[np.ndarray, ...]],
-    cycle: Cycle,
-    steps: range,
-) -> None:
-    """Train through one cycle; ``steps`` are numbered over the whole training."""
+    """Train projector and backbone in place; the tower stays as it is."""
     model.model.vision_tower.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        trained, lr=cycle.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+        trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
     )
     end_token = build_tokenizer().get_vocab()[EOS]
-    total, batch = len(steps), settings.batch
-    bounds = [round(stage.start * total) for stage in cycle.stages] + [total]
+    total, batch = settings.steps, settings.batch
+    bounds = [round(stage.start * total) for stage in CURRICULUM] + [total]
     begun, shown, recent = time.perf_counter(), time.perf_counter(), []
-    for stage, first, last in zip(cycle.stages, bounds[:-1], bounds[1:], strict=True):
-        packed, features = prepare_stage(
-            model, seed, range(steps.start + first, steps.start + last), batch, stage, tables
-        )
+    for stage, first, last in zip(CURRICULUM, bounds[:-1], bounds[1:], strict=True):
+        packed, features = prepare_stage(model, seed, range(first, last), batch, stage, tables)
         model.train()
         for step in range(first, last):
             shape = 0.02 + 0.98 * (1 + math.cos(math.pi * step / total)) / 2
-            rate = cycle.learning_rate * min((step + 1) / settings.warmup, shape)
+            rate = settings.learning_rate * min((step + 1) / settings.warmup, shape)
             optimiser.param_groups[0]["lr"] = rate
             rows = np.arange((step - first) * batch, (step - first + 1) * batch)
             logits, answers, at_end = decode_places(model, packed, features[rows], rows)
             loss = nn.functional.cross_entropy(logits, answers)
-            ends = torch.full_like(answers, end_token)
-            whole = loss + settings.end_weight * nn.functional.cross_entropy(at_end, ends)
+            whole = loss
+            if not stage.statements:
+                ends = torch.full_like(answers, end_token)
+                whole = loss + settings.end_weight * nn.functional.cross_entropy(at_end, ends)
             optimiser.zero_grad()
             whole.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -188,7 +136,7 @@ def train_cycle(
                 left = (time.perf_counter() - begun) / (step + 1) * (total - step - 1)
                 mean_loss, mean_right = np.mean(recent[-50:], axis=0)
                 say(
-                    f"backbone {steps.start + step + 1}/{settings.steps}  loss {mean_loss:.3f}  "
+                    f"backbone {step + 1}/{total}  loss {mean_loss:.3f}  "
                     f"accuracy {mean_right:.3f}  {left / 60:.1f} min left"
                 )
                 shown = time.perf_counter()
@@ -208,13 +156,14 @@ def train(out: Path, seed: int, settings: Settings = Settings()) -> dict[str, fl
     torch.manual_seed(seed)
     begun = time.perf_counter()
     model = LlavaForConditionalGeneration(build_config())
-    # Image features are some 25 times the size of token embeddings; started at one scale, the
-    # backbone learns to look things up in half the steps.
+    # Image and word tokens start at one scale: else the backbone takes twice the steps.
     with torch.no_grad():
-        model.model.multi_modal_projector.linear_2.weight.mul_(0.1)
+        model.model.multi_modal_projector.linear_2.weight.mul_(0.3)
     tables = bent_glyphs(settings.variants, seed)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters; digits ready")
     train_tower(model.model.vision_tower, seed, settings.tower_steps, tables, say)
+    images, _ = make_images(seed, 0, 256, CURRICULUM[0], tables)
+    rescale_tower(model.model.vision_tower, to_pixels(images))
     train_backbone(model, seed, settings, tables)
     scores = accuracy(model, "calibration", 256)
     say(table(scores))
