@@ -108,7 +108,8 @@ def rebuild(
 
     from autoprune.pipeline.run import Bench
     from autoprune.resources import Resources
-    from autoprune.search.problem import PipelineProblem, TrialBench
+    from autoprune.search.bench import TrialBench
+    from autoprune.search.problem import PipelineProblem
 
     settings = source.settings
     prepared = PipelineProblem().prepare(settings, source.space, on_stage)

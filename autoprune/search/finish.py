@@ -7,28 +7,46 @@ goes on with the runs that are missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from autoprune.errors import StoppedError
 from autoprune.evaluation.scores import TaskScores
 from autoprune.models.arrays import state_arrays
+from autoprune.search.bench import TrialBench
 from autoprune.search.confirm import Confirmed, front_points, is_full, members, shrinkage
 from autoprune.search.front import hypervolume
 from autoprune.search.pool import Failure, WorkerPool
+from autoprune.search.settings import SearchSettings
 from autoprune.search.store import SearchStore, write_atomically
-from autoprune.tracking.records import SearchSummary, TrialRecord
-
-if TYPE_CHECKING:
-    from autoprune.search.problem import PreparedSearch
-    from autoprune.search.work import Bench
+from autoprune.search.work import Bench
+from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
 """Files of a kept front member; bfloat16 stands as its bits, see ``models.arrays``."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What the end of a search needs to know of its beginning.
+
+    Attributes:
+        settings: of the search.
+        scores: of the dense model on the ``confirm`` split.
+        dense: the dense model in short.
+        budget: the bound on the size.
+        versions: of what results depend on.
+    """
+
+    settings: SearchSettings
+    scores: TaskScores
+    dense: Dense
+    budget: Budget
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,6 @@ class Rerun:
 
 def rerun(bench: Bench, work: Rerun) -> dict[str, Any]:
     """Recover a candidate in full and score it on the ``confirm`` split; runs on a worker."""
-    from autoprune.search.problem import TrialBench
-
     assert isinstance(bench, TrialBench)
     run = bench.bench.start(bench.candidate(work.knobs, work.seed))
     result = run.rung(1.0, split="confirm")
@@ -72,7 +88,7 @@ def keep_model(model: Any, candidate: dict[str, Any], directory: Path) -> None:
 
 
 def finish(
-    prepared: PreparedSearch,
+    ending: Ending,
     records: Sequence[TrialRecord],
     pool: WorkerPool,
     store: SearchStore,
@@ -83,10 +99,10 @@ def finish(
     Raises:
         StoppedError: if no member of the front could be run again.
     """
-    settings = prepared.settings
+    settings = ending.settings
     chosen = members(records, settings.confirm_points)
     beside = [r for r in records if is_full(r) and r.origin != "sampler" and r not in chosen]
-    scored = _run_all(prepared, [*chosen, *beside], pool, store, on_confirm)
+    scored = _run_all(ending, [*chosen, *beside], pool, store, on_confirm)
     confirmed = [
         Confirmed(record, tuple(scored[record.trial]))
         for record in [*chosen, *beside]
@@ -97,24 +113,23 @@ def finish(
             f"no member of the front of search {store.name!r} could be run again: see "
             f"{store.directory / 'confirm'}; 'autoprune search --resume {store.name}' tries again"
         )
-    dense = prepared.assets.exams["confirm"].dense
-    points = front_points(confirmed, dense)
+    points = front_points(confirmed, ending.scores)
     own = {record.trial for record in chosen}
     front = [p for p in points if not p.dominated]
     return SearchSummary(
         name=store.name,
-        dense=prepared.dense,
-        budget=prepared.budget,
+        dense=ending.dense,
+        budget=ending.budget,
         points=tuple(p for p in points if p.trial in own or not p.dominated),
         baselines=tuple(p for p in points if p.baseline is not None),
         hypervolume=hypervolume([(p.fraction, p.retention.mean) for p in front]),
         shrinkage=shrinkage([c for c in confirmed if c.record.trial in own], points),
-        versions=dict(prepared.versions),
+        versions=dict(ending.versions),
     )
 
 
 def _run_all(
-    prepared: PreparedSearch,
+    ending: Ending,
     records: Sequence[TrialRecord],
     pool: WorkerPool,
     store: SearchStore,
@@ -123,7 +138,7 @@ def _run_all(
     """Return the scores of each trial by seed; those on disk are not run again."""
     folder = store.directory / "confirm"
     folder.mkdir(exist_ok=True)
-    settings = prepared.settings
+    settings = ending.settings
     runs = [
         Rerun(
             trial=record.trial,
