@@ -50,7 +50,9 @@ def kl_to_dense(
             "cache them from the same encoded set"
         )
     device = next(model.parameters()).device
-    dense_head = torch.as_tensor(teacher_head).to(device, torch.float32)
+    if isinstance(teacher_head, np.ndarray):
+        teacher_head = torch.from_numpy(teacher_head.copy())  # shared arrays are read-only
+    dense_head = teacher_head.to(device, torch.float32)
     total, count = 0.0, 0
     output = head(model)
     for batch in batches(encoded, indices, batch_size, device, pixels=features is None):
