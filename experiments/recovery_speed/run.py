@@ -59,10 +59,10 @@ class Timed:
     losses: list[float]
 
 
-def dense_model() -> tuple[Any, str]:
-    """Return the embedded model; random weights of its shape where it is not trained yet."""
-    if (embedded_path() / "config.json").exists():
-        return load_model(embedded_path()).model, "embedded"
+def dense_model(path: Path) -> tuple[Any, str]:
+    """Return the model at ``path``; random weights of the embedded shape if there is none."""
+    if (path / "config.json").exists():
+        return load_model(path).model, "trained weights"
     from transformers import LlavaForConditionalGeneration
 
     torch.manual_seed(0)
@@ -183,9 +183,11 @@ def _timed(clock: list[float], recipe: RecoveryRecipe, losses: list[float]) -> T
     return Timed(samples / (clock[-1] - clock[WARM - 1]), losses)
 
 
-def measure(repeats: int, updates: int, batch_size: int) -> tuple[list[dict[str, Any]], str]:
+def measure(
+    model: Path, repeats: int, updates: int, batch_size: int
+) -> tuple[list[dict[str, Any]], str]:
     """Time every mix and every way, interleaved, ``repeats`` times."""
-    dense, weights = dense_model()
+    dense, weights = dense_model(model)
     count = updates * batch_size
     processor = build_processor()
     packed = encode(load_split("train", count), processor)
@@ -293,6 +295,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=embedded_path())
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--updates", type=int, default=14, help=f"the first {WARM} are not timed")
     parser.add_argument("--batch-size", type=int, default=16, help="images, 8 questions each")
@@ -300,7 +303,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    results, weights = measure(asked.repeats, asked.updates, asked.batch_size)
+    results, weights = measure(asked.model, asked.repeats, asked.updates, asked.batch_size)
     table = summarise(results)
     write(asked.out / "results.csv", results)
     write(asked.out / "summary.csv", table)
