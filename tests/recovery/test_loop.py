@@ -255,10 +255,10 @@ def test_bfloat16_where_the_device_has_it(
     """A CPU stands in for the device: parameters train in float32, matrices meet in bfloat16."""
     monkeypatch.setattr("autoprune.recovery.teacher.autocast_dtype", lambda _: torch.bfloat16)
     teacher = open_teacher(build_teacher(make_model().to(dtype), encoded))
-    recipe = dataclasses.replace(RECIPE, scope=scope, sample_passes=160)
+    recipe = dataclasses.replace(RECIPE, scope=scope, sample_passes=80)
     recovery = Recovery(make_model(1).to(dtype), encoded, teacher, recipe)
     curve = recovery.run().curve
-    assert curve[-1].loss < 0.97 * curve[0].loss
+    assert curve[-1].loss < 0.98 * curve[0].loss
     exact = Recovery(make_model(1), encoded, teacher, recipe).run(0.05).curve
     assert curve[0].loss == pytest.approx(exact[0].loss, rel=0.02)
     assert {p.dtype for p in recovery.finish().parameters()} == {dtype}
