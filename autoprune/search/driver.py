@@ -18,7 +18,7 @@ from autoprune.search.listener import SearchListener
 from autoprune.search.pool import WorkerPool
 from autoprune.search.preflight import preflight
 from autoprune.search.samplers import SAMPLERS
-from autoprune.search.session import RaySession, resources_of
+from autoprune.search.session import RaySession, check_address, resources_of
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore, search_dir
@@ -64,6 +64,7 @@ def run_search(
             listener.on_done(summary)
             return summary
         try:
+            check_address(settings.ray_address)
             if tracking:
                 check_tracking(settings.tracking_uri or default_uri(settings.home))
             return _run(settings, space, store, listener, problem or _pipeline(), tracking)

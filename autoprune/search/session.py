@@ -6,6 +6,7 @@ import importlib
 import logging
 import math
 import os
+import socket
 import sys
 import threading
 from types import TracebackType
@@ -123,8 +124,9 @@ class RaySession:
             except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
                 line = str(error).strip().splitlines()[0]
                 raise AutoPruneError(
-                    f"--ray-address {settings.ray_address!r} does not answer ({line}): "
-                    "start a cluster by 'ray start --head', or leave the option out"
+                    f"--ray-address {settings.ray_address!r} cannot be joined ({line}): start a "
+                    "cluster by 'ray start --head'; where it asks for a token, set "
+                    "RAY_AUTH_MODE=token on both sides"
                 ) from None
             self._ours = True
             return
@@ -179,6 +181,26 @@ class RaySession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_address(address: str | None, timeout: float = 5.0) -> None:
+    """See that something listens at a cluster's address; Ray itself would try for minutes.
+
+    Raises:
+        AutoPruneError: it is not ``auto`` or ``host:port``, or nobody answers there.
+    """
+    if address is None or address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise AutoPruneError(f"--ray-address {address!r} is neither 'auto' nor host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except (OSError, OverflowError) as error:
+        raise AutoPruneError(
+            f"--ray-address {address!r} does not answer ({error}): "
+            "start a cluster by 'ray start --head', or leave the option out"
+        ) from None
 
 
 def object_store_bytes(settings: SearchSettings) -> int:
