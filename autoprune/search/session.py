@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -84,10 +85,6 @@ class RaySession:
         """
         self.begin()
         self._up.wait()
-        if isinstance(self._error, SystemExit):  # Ray's way to say that it did not come up
-            raise AutoPruneError(
-                "Ray did not start: see /tmp/ray/session_latest/logs, and try again"
-            ) from None
         if self._error is not None:
             raise self._error
 
@@ -136,19 +133,15 @@ class RaySession:
         before = {name: os.environ.get(name) for name in env}
         os.environ.update(env)
         try:
-            ray.init(
-                address="local",
-                num_cpus=math.ceil(settings.workers * settings.cpus_per_trial),
-                include_dashboard=False,
-                object_store_memory=object_store_bytes(settings),
-                **common,
+            _patiently(
+                lambda: ray.init(
+                    address="local",
+                    num_cpus=math.ceil(settings.workers * settings.cpus_per_trial),
+                    include_dashboard=False,
+                    object_store_memory=object_store_bytes(settings),
+                    **common,
+                )
             )
-        except Exception as error:  # a machine out of memory or time, not a bug of ours
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise StoppedError(
-                f"Ray did not start on this machine ({line}): free some memory or CPU, and run "
-                "the same command again"
-            ) from error
         finally:
             _put_back(before)
         self._ours = True
@@ -181,6 +174,29 @@ class RaySession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _patiently(start: Callable[[], Any]) -> None:
+    """Start Ray; once more if it does not come up, since it gives a busy machine 30 seconds.
+
+    Raises:
+        StoppedError: it did not come up again: a matter of memory or time, not a bug of ours.
+    """
+    import ray
+
+    for attempt in range(2):
+        try:
+            start()
+            return
+        except (Exception, SystemExit) as error:
+            ray.shutdown()
+            if attempt == 0:
+                continue
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StoppedError(
+                f"Ray did not start on this machine ({line}): free some memory or CPU, and run "
+                "the same command again"
+            ) from error
 
 
 def check_address(address: str | None, timeout: float = 5.0) -> None:
