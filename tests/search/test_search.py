@@ -154,6 +154,18 @@ def test_bad_input_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "searches").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [("127.0.0.1:9", "does not answer"), ("head", "host:port"), ("head:port", "host:port")],
+)
+def test_a_ray_address_that_does_not_answer(address: str, text: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(AutoPruneError, match=f"--ray-address '{address}'.*{text}"):
+        run_search(settings(tmp_path, ray_address=address), None, ToyProblem(), tracking=False)
+    assert time.monotonic() - started < 10
+    assert not list((tmp_path / "searches").iterdir())
+
+
 # ---- killed drivers, each in a process of its own
 
 DRIVER = """
@@ -212,6 +224,7 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_then_told_to_stop_then_run_to_its_end(tmp_path: Path) -> None:
     """kill -9, the same command with SIGTERM, the same command again: nothing lost or doubled."""
     store = SearchStore(search_dir(tmp_path, "toy"))
