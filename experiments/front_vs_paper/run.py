@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("search", help="name of a finished search")
     parser.add_argument("--home", type=Path, default=Path("mlruns"))
-    parser.add_argument("--points", type=int, default=5, help="most front points to compare")
+    parser.add_argument("--points", type=int, default=6, help="largest front points to compare")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=512, help="of the report split")
     parser.add_argument("--threads", type=int, default=1)
@@ -86,9 +86,9 @@ def main() -> None:
         return runs
 
     own = [p for p in summary.front if p.baseline is None]
-    step = max(1, -(-len(own) // given.points))
+    covered = context.max_recovery_samples / context.train_samples
     table: list[tuple[dict, list[TaskScores], list[TaskScores] | None]] = []
-    for point in own[::-1][::step][::-1]:
+    for point in own[-given.points :]:
         knobs = {k: v for k, v in records[point.trial].knobs.items() if v is not None}
         mine = scored(f"{point.trial}-own", knobs, context)
         row = {
@@ -103,7 +103,8 @@ def main() -> None:
         for base in baselines(space, lambda size, p=point: p.backbone_removed, 10):
             if base.name not in RECOMMENDED:
                 continue
-            for data in sorted({float(base.knobs["data_fraction"]), point.data_fraction}):
+            recommended = min(float(base.knobs["data_fraction"]), covered)
+            for data in sorted({recommended, point.data_fraction}):
                 theirs = scored(
                     f"{point.trial}-{base.name}-{data:g}", {**base.knobs, "data_fraction": data}, at
                 )
