@@ -37,6 +37,7 @@ from autoprune.zoo.splits import load_split
 
 HERE = Path(__file__).parent
 REMOVED = (0.15, 0.3, 0.5, 0.7)
+UNIQUE = 500  # different recovery samples, 5 % of what the search has
 RATES = {
     "full": (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3),
     "lora": (4e-4, 8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2),
@@ -69,20 +70,21 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=embedded_path())
     parser.add_argument("--passes", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--removed", type=float, nargs="*", default=list(REMOVED))
     parser.add_argument("--scopes", nargs="*", default=list(RATES))
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     loaded = load_model(asked.model)
     dense, spec, arrays = loaded.model, loaded.spec, state_arrays(loaded.model)
-    train = encode(load_split("train"), loaded.processor)
+    train = encode(load_split("train", UNIQUE * 4), loaded.processor)
     calibration = encode(load_split("calibration", 128), loaded.processor)
     held_out = encode(load_split("search", 256), loaded.processor)
     teacher = CachedTeacher(build_teacher(dense, train))
     ranked = scores(measure(dense, calibration, np.arange(len(calibration))))
     print(f"dense accuracy {accuracy(dense, held_out):.3f}", flush=True)
     done = read(asked.out)
-    for seed, removed, scope in itertools.product(range(asked.seeds), REMOVED, asked.scopes):
+    for seed, removed, scope in itertools.product(range(asked.seeds), asked.removed, asked.scopes):
         target = round(spec.outside_params + (1 - removed) * spec.backbone_params)
         plan = allocate(spec, ranked, Allocation(axis="hybrid", depth_share=0.4), target)
         for rate in RATES[scope]:
@@ -96,7 +98,7 @@ def main() -> None:
                 hidden=0.5,
                 scope=scope,
                 learning_rate=rate,
-                data_fraction=0.05,
+                data_fraction=0.25,
                 sample_passes=asked.passes,
                 seed=seed,
             )

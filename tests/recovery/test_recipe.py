@@ -70,13 +70,14 @@ def test_guidance_follows_the_paper() -> None:
 
 
 def test_learning_rates_are_those_measured_and_published() -> None:
-    assert default_learning_rate(0.1) == pytest.approx(4e-4)
-    assert default_learning_rate(0.3) == pytest.approx(5e-4)
-    assert 1e-3 <= default_learning_rate(0.5) <= 1.5e-3
+    assert default_learning_rate(0.1) == pytest.approx(2e-4)
+    assert default_learning_rate(0.5) == pytest.approx(5e-4)
+    assert default_learning_rate(0.9) == pytest.approx(1e-3)
+    assert default_learning_rate(0.5, "lora") == pytest.approx(4 * default_learning_rate(0.5))
     rates = [default_learning_rate(share / 20) for share in range(20)]
     assert rates == sorted(rates)
     assert (
-        default_learning_rate(0.2, "full", 4096) < 2e-5 < default_learning_rate(0.5, "full", 4096)
+        default_learning_rate(0.2, "full", 4096) < 2e-5 < default_learning_rate(0.7, "full", 4096)
     )
     with pytest.raises(AutoPruneError):
         default_learning_rate(1.0)
