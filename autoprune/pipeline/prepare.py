@@ -83,6 +83,8 @@ def prepare(
     Raises:
         AutoPruneError: for a model that cannot be loaded, or one that the tasks do not suit.
     """
+    # Trials open the tasks from a working directory of their own.
+    folder = folder.absolute()
     device = resources.claim()
     on_stage("loading the dense model")
     dense = load_model(wanted.model, device=device, named=NAMED)

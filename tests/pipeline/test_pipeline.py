@@ -73,6 +73,15 @@ def test_a_second_preparation_only_loads(assets: Assets, folder: Path) -> None:
     )
 
 
+def test_tasks_are_found_from_any_working_directory(
+    assets: Assets, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    again = prepare(WANTED, Path(folder.name), Resources())
+    monkeypatch.chdir(tmp_path)  # as trials do
+    assert all(exam.folder.is_dir() for exam in again.exams.values())
+
+
 def test_assets_come_apart_and_together_without_copies(assets: Assets) -> None:
     small, arrays = assets.split()
     assert len(small) < 200_000
