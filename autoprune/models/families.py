@@ -14,12 +14,20 @@ axis (their bias stays).  A fused projection simply has several parts, such as
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from autoprune.errors import AutoPruneError
 
 Part = Literal["q", "kv", "channel"]
+Heads = Literal["any", "divisor", "dense"]
+
+HEAD_RULES: dict[Heads, str] = {
+    "any": "any number, since the head size is a setting of its own",
+    "divisor": "divisors of the hidden size only: the configuration checks this when it is loaded",
+    "dense": "the dense number only: the head size is always the hidden size by it",
+}
+"""Which uniform numbers of query heads a stock class loads."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,31 @@ class Sublayer:
 
 @dataclass(frozen=True)
 class Family:
-    """One text backbone: names of its parts, relative to a decoder layer or the decoder."""
+    """One text backbone: names of its parts, relative to a decoder layer or the decoder.
+
+    Attributes:
+        model_type: of the text configuration.
+        attention: the attention sublayer.
+        mlp: the MLP sublayer.
+        final_norm: the norm behind the last layer.
+        own_config: whether attention reads its head count off the configuration while it runs,
+            so that a layer with another count needs a configuration of its own.
+        heads: which uniform head counts the stock class loads, see :data:`HEAD_RULES`.
+        layer_lists: values of the text configuration with one entry a layer, which are cut to
+            the kept layers.
+        anchors: a list in the whole configuration, by its path; that many first layers are
+            told apart by their place (image features are added behind each), so none of them
+            may be dropped.
+    """
 
     model_type: str
     attention: Sublayer
     mlp: Sublayer
     final_norm: str = "norm"
+    own_config: bool = False
+    heads: Heads = "any"
+    layer_lists: tuple[str, ...] = ("layer_types",)
+    anchors: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain JSON values, as the saved checkpoint's code reads it."""
@@ -62,12 +89,18 @@ class Family:
 class Wrapper:
     """A whole model around a text backbone, keyed on the top-level ``model_type``.
 
-    ``projector`` is the path of the module whose input is the frozen vision features; None
-    for a plain language model.
+    Attributes:
+        model_type: of the whole configuration.
+        projector: path of the module whose input is the frozen vision features; None for a
+            plain language model.
+        whole: whether the model must be run by its own forward pass, because more than token
+            embeddings passes from image to decoder: positions in two dimensions, features added
+            behind later layers, image tokens that see each other, several tiles an image.
     """
 
     model_type: str
     projector: str | None
+    whole: bool = False
 
 
 def _listed(value: Any) -> Any:
@@ -78,39 +111,83 @@ def _listed(value: Any) -> Any:
     return value
 
 
+_PROJECTIONS = Sublayer(
+    module="self_attn",
+    inputs=(
+        Projection("q_proj", ("q",)),
+        Projection("k_proj", ("kv",)),
+        Projection("v_proj", ("kv",)),
+    ),
+    output=Projection("o_proj", ("q",)),
+    norms=("input_layernorm",),
+)
+_GATED = Sublayer(
+    module="mlp",
+    inputs=(Projection("gate_proj", ("channel",)), Projection("up_proj", ("channel",))),
+    output=Projection("down_proj", ("channel",)),
+    norms=("post_attention_layernorm",),
+)
+
 FAMILIES: dict[str, Family] = {
     row.model_type: row
     for row in [
+        Family("llama", _PROJECTIONS, _GATED, heads="divisor"),
+        Family("mistral", _PROJECTIONS, _GATED),
+        Family("qwen2", _PROJECTIONS, _GATED),
+        Family("qwen3", _PROJECTIONS, _GATED),
+        Family("gemma", _PROJECTIONS, _GATED),
         Family(
-            model_type="llama",
-            attention=Sublayer(
-                module="self_attn",
-                inputs=(
-                    Projection("q_proj", ("q",)),
-                    Projection("k_proj", ("kv",)),
-                    Projection("v_proj", ("kv",)),
-                ),
-                output=Projection("o_proj", ("q",)),
-                norms=("input_layernorm",),
-            ),
-            mlp=Sublayer(
+            "gemma3_text",
+            replace(_PROJECTIONS, norms=("input_layernorm", "post_attention_layernorm")),
+            replace(_GATED, norms=("pre_feedforward_layernorm", "post_feedforward_layernorm")),
+            heads="divisor",
+        ),
+        # Attention and MLP stand side by side behind one norm, which stays with either.
+        Family(
+            "phi",
+            replace(_PROJECTIONS, output=Projection("dense", ("q",)), norms=()),
+            Sublayer(
                 module="mlp",
-                inputs=(
-                    Projection("gate_proj", ("channel",)),
-                    Projection("up_proj", ("channel",)),
-                ),
-                output=Projection("down_proj", ("channel",)),
-                norms=("post_attention_layernorm",),
+                inputs=(Projection("fc1", ("channel",)),),
+                output=Projection("fc2", ("channel",)),
+                norms=(),
             ),
+            final_norm="final_layernorm",
+        ),
+        Family(
+            "phi3",
+            replace(_PROJECTIONS, inputs=(Projection("qkv_proj", ("q", "kv", "kv")),)),
+            replace(_GATED, inputs=(Projection("gate_up_proj", ("channel", "channel")),)),
+            own_config=True,
+        ),
+        Family("qwen2_vl_text", _PROJECTIONS, _GATED, heads="dense"),
+        Family("qwen2_5_vl_text", _PROJECTIONS, _GATED, heads="dense"),
+        Family(
+            "qwen3_vl_text",
+            _PROJECTIONS,
+            _GATED,
+            anchors="vision_config.deepstack_visual_indexes",
         ),
     ]
 }
 
+_PLAIN = ("llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma", "gemma3_text")
+
 WRAPPERS: dict[str, Wrapper] = {
     row.model_type: row
     for row in [
-        Wrapper("llava", projector="model.multi_modal_projector"),
-        Wrapper("llama", projector=None),
+        Wrapper("llava", "model.multi_modal_projector"),
+        Wrapper("internvl", "model.multi_modal_projector"),
+        Wrapper("llava_next", "model.multi_modal_projector", whole=True),
+        Wrapper("llava_onevision", "model.multi_modal_projector", whole=True),
+        Wrapper("qwen2_vl", "model.visual.merger", whole=True),
+        Wrapper("qwen2_5_vl", "model.visual.merger", whole=True),
+        Wrapper("qwen3_vl", "model.visual.merger", whole=True),
+        Wrapper("gemma3", "model.multi_modal_projector", whole=True),
+        Wrapper("idefics3", "model.connector", whole=True),
+        Wrapper("smolvlm", "model.connector", whole=True),
+        Wrapper("paligemma", "model.multi_modal_projector", whole=True),
+        *(Wrapper(name, None) for name in _PLAIN),
     ]
 }
 
@@ -133,6 +210,17 @@ def family_of(config: Any) -> Family:
             f"one of {', '.join(sorted(FAMILIES))}"
         )
     return FAMILIES[name]
+
+
+def anchored_layers(config: Any) -> int:
+    """Return how many first layers of a whole model are told apart by their place.
+
+    None of them may be dropped; their widths may be cut.
+    """
+    value: Any = config
+    for name in filter(None, family_of(config).anchors.split(".")):
+        value = getattr(value, name, ())
+    return len(value) if isinstance(value, (list, tuple)) else 0
 
 
 def wrapper_of(config: Any) -> Wrapper:

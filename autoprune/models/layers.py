@@ -21,6 +21,22 @@ from torch import nn
 # Everything below is copied into the modelling file of saved checkpoints.
 
 
+class LayerConfig:
+    """A configuration with a layer's own counts; everything else is read off the shared one.
+
+    For attention that looks its head count up while it runs. It is no copy: a later change of
+    the shared configuration, such as another attention implementation, is seen here too.
+    """
+
+    def __init__(self, shared: Any, **counts: int):
+        self.__dict__.update(counts, _shared=shared)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_shared" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._shared, name)
+
+
 class DroppedAttention(nn.Module):
     """An attention sublayer that was pruned away: it adds nothing to the residual stream.
 
@@ -81,6 +97,10 @@ def resize_layers(model: Any) -> None:
             for name, value in counted.items():
                 if hasattr(module, name):
                     setattr(module, name, value)
+            if family.get("own_config"):
+                names = ("num_attention_heads", "num_key_value_heads")
+                own = {name: counted[name] for name in names}
+                module.config = LayerConfig(module.config, **own)
         else:
             _drop(layer, attention, DroppedAttention(place))
         if channels:

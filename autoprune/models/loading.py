@@ -18,7 +18,7 @@ import torch
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import build_empty
 from autoprune.models.backbone import backbone_of
-from autoprune.models.families import FAMILIES, WRAPPERS, family_of, text_config, wrapper_of
+from autoprune.models.families import WRAPPERS, family_of, text_config, wrapper_of
 from autoprune.models.files import (
     TensorHeader,
     check_processor,
@@ -30,6 +30,7 @@ from autoprune.models.files import (
 )
 from autoprune.models.layers import resize_layers
 from autoprune.models.shape import BackboneSpec, model_class, spec_of
+from autoprune.models.trace import check_row
 
 _LAYER_KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 
@@ -124,8 +125,7 @@ def load_config(directory: Path) -> Any:
     from transformers import AutoConfig
 
     raw = read_config(directory)
-    known = f"use one of {', '.join(sorted(WRAPPERS))} with a text backbone of "
-    known += ", ".join(sorted(FAMILIES))
+    known = f"use one of {', '.join(sorted(WRAPPERS))}"
     if raw.get("model_type") not in WRAPPERS:
         raise AutoPruneError(
             f"architecture {raw.get('model_type')!r} of {directory} is not supported: {known}"
@@ -188,8 +188,10 @@ def load_model(
             f"{found.directory} loads with {spec.total_params:,} parameters where its config.json "
             f"says {found.spec.total_params:,}: set tie_word_embeddings as the weights are"
         )
+    model = model.to(device).eval()
+    check_row(model)
     return Loaded(
-        model=model.to(device).eval(),
+        model=model,
         processor=processor,
         ref=str(ref),
         directory=found.directory,

@@ -7,16 +7,31 @@ shape is then a sum: ``total = outside + Σ layers``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from autoprune.errors import AutoPruneError
 from autoprune.identity import content_hash
-from autoprune.models.families import Family, Sublayer, family_of, text_config, wrapper_of
+from autoprune.models.families import (
+    Family,
+    Heads,
+    Sublayer,
+    anchored_layers,
+    family_of,
+    text_config,
+    wrapper_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_HEAD_RULES: dict[Heads, Callable[[int, int], bool]] = {
+    "any": lambda heads, hidden: heads > 0,
+    "divisor": lambda heads, hidden: heads > 0 and hidden % heads == 0,
+    "dense": lambda heads, hidden: False,
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class BackboneSpec:
         layer_fixed_params: what a layer costs beside its sublayers.
         outside_params: everything outside the decoder layers, tied tensors once: embeddings,
             final norm, head, projector and vision tower.
+        stock_heads: which uniform numbers of query heads the stock class loads.
+        anchored: that many first layers cannot be dropped, see ``anchored_layers``.
     """
 
     model_type: str
@@ -58,6 +75,8 @@ class BackboneSpec:
     mlp_fixed_params: int
     layer_fixed_params: int
     outside_params: int
+    stock_heads: Heads = "any"
+    anchored: int = 0
 
     @property
     def q_per_group(self) -> int:
@@ -90,7 +109,22 @@ class BackboneSpec:
     @property
     def identity(self) -> str:
         """A hash of the shape; equal for two models of one architecture and size."""
-        return content_hash(self)
+        # What follows from the architecture alone adds nothing to it.
+        rules = ("stock_heads", "anchored")
+        shape = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in rules}
+        return content_hash({"__type__": type(self).__name__, **shape})
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers have one shape, and no sublayer is dropped."""
+        first = self.layers[0]
+        return bool(first.heads and first.channels) and set(self.layers) == {first}
+
+    def takes_heads(self, heads: int) -> bool:
+        """Whether the stock class loads a model with ``heads`` query heads in every layer."""
+        if heads == max(shape.heads for shape in self.layers):
+            return True
+        return _HEAD_RULES[self.stock_heads](heads, self.hidden_size)
 
     def params_of_layer(self, shape: LayerShape) -> int:
         """Return the parameters of a layer of ``shape``."""
@@ -198,6 +232,8 @@ def _spec_of_model(model: nn.Module) -> BackboneSpec:
         mlp_fixed_params=fixed[1],
         layer_fixed_params=_layer_fixed(layers, family),
         outside_params=total - sum(_count(layer) for layer in layers),
+        stock_heads=family.heads,
+        anchored=anchored_layers(config),
     )
     for index, (layer, counted) in enumerate(zip(layers, spec.layer_params, strict=True)):
         if _count(layer) != counted:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
+from support.families import CASES, build_model
 from support.models import tiny_model, tiny_text_config
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.backbone import backbone_of
-from autoprune.models.families import FAMILIES, family_of, wrapper_of
+from autoprune.models.families import FAMILIES, WRAPPERS, family_of, wrapper_of
 from autoprune.models.shape import LayerShape, spec_of
+from autoprune.models.trace import check_row
+
+ROW = FAMILIES["llama"]
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -49,25 +56,50 @@ def test_unknown_families_list_the_known() -> None:
             ask(config)
 
 
-def test_rows_name_what_exists() -> None:
-    """Tracing: the in-projections of a row share the sublayer's input, the out-projection not."""
-    for family in FAMILIES.values():
-        assert family.model_type == "llama", "give the contract tests a model of each family"
-    model = tiny_model(tiny_text_config())
-    layer = model.get_decoder().layers[0]
-    seen: dict[str, int] = {}
-    hooks = [
-        module.register_forward_pre_hook(
-            lambda _, args, name=name: seen.__setitem__(name, args[0].data_ptr())
-        )
-        for name, module in layer.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    ]
-    model(torch.tensor([[1, 5, 6]]))
-    for hook in hooks:
-        hook.remove()
-    for sublayer in (family_of(model.config).attention, family_of(model.config).mlp):
-        inputs = {seen.pop(f"{sublayer.module}.{p.name}") for p in sublayer.inputs}
-        assert len(inputs) == 1
-        assert seen.pop(f"{sublayer.module}.{sublayer.output.name}") not in inputs
-    assert not seen, "every linear of a layer is in its family's row"
+@pytest.mark.parametrize("gqa", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tracing_confirms_each_row(case: str, gqa: bool) -> None:
+    model = build_model(CASES[case].config(gqa=gqa))
+    check_row(model)
+    assert family_of(model.config).model_type == CASES[case].text
+    assert spec_of(model) == spec_of(model.config)
+
+
+def test_every_row_has_a_model_in_the_contract_tests() -> None:
+    assert {case.text for case in CASES.values()} == set(FAMILIES)
+    assert {case.wrapper for case in CASES.values()} == set(WRAPPERS)
+
+
+class _Gated(torch.nn.Module):
+    """An attention sublayer with a gate, which no row knows."""
+
+    def __init__(self, inner: torch.nn.Module):
+        super().__init__()
+        self.__dict__.update(inner.__dict__)
+        self.gate = torch.nn.Linear(32, 32)
+        self.inner_forward = type(inner).forward
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> Any:
+        out, weights = self.inner_forward(self, hidden_states, **kwargs)
+        return out * self.gate(hidden_states).sigmoid(), weights
+
+
+def test_tracing_refuses_what_no_row_describes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(CASES["llama"].config())
+    layer = model.model.layers[0]
+    layer.self_attn = _Gated(layer.self_attn)
+    with pytest.raises(AutoPruneError, match=r"self_attn.gate is a linear .* does not know"):
+        check_row(model)
+    for attention, why in (
+        (dataclasses.replace(ROW.attention, inputs=ROW.attention.inputs[:2]), "v_proj"),
+        (
+            dataclasses.replace(
+                ROW.attention, output=ROW.attention.inputs[0], inputs=ROW.attention.inputs[1:]
+            ),
+            "q_proj reads the very tensor",
+        ),
+    ):
+        wrong = dataclasses.replace(ROW, attention=attention)
+        monkeypatch.setitem(FAMILIES, "llama", wrong)
+        with pytest.raises(AutoPruneError, match=why):
+            check_row(build_model(CASES["llama"].config()))

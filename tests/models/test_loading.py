@@ -165,7 +165,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "unknown architecture": (
         lambda d: edit(d / "config.json", model_type="fuyu"),
-        "'fuyu' .* not supported: use one of llama, llava",
+        "'fuyu' .* not supported: use one of .*llava",
     ),
     "unknown backbone": (
         lambda d: edit(d / "config.json", text_config__model_type="opt"),
