@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,14 @@ def print_plan(settings: SearchSettings, as_json: bool) -> None:
 
 
 def plan_of(settings: SearchSettings) -> dict[str, Any]:
-    """Return the plan of work as plain values."""
+    """Return the plan of work as plain values.
+
+    Of a model that lies there as nothing but a configuration, sizes are known; ``unknown`` then
+    says what is not, and why.
+    """
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect
+    from autoprune.pruning.allocation import Allocation, reachable
     from autoprune.search.forecast import forecast
     from autoprune.search.preflight import preflight
     from autoprune.search.problem import preparation, read_sizes
@@ -45,42 +51,69 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     if store.exists():
         store.check_same(settings)
     else:
-        preflight(settings)
-    dense = inspect(settings.model)
+        preflight(settings, outline=True)
+    dense = inspect(settings.model, outline=True)
     sizes = read_sizes(settings, dense.spec)
     spec = dense.spec
     average = (sizes.smallest + sizes.budget.params) / 2 - spec.outside_params
     space = store.space() if store.exists() else load_space(settings.space)
     wanted = preparation(settings)
-    expected = forecast(settings, space, wanted, dense, average / spec.backbone_params)
+    unread = [name for name in dense.lacks if name != "weights"]
+    expected = None
+    if not unread:
+        expected = forecast(settings, space, wanted, dense, average / spec.backbone_params)
+    least, most = reachable(spec, Allocation(axis="hybrid"))
     return {
         "search": settings.name,
         "state": store.state(),
         "directory": str(store.directory),
-        "dense": {"model": dense.ref, "params": dense.spec.total_params},
+        "dense": {
+            "model": dense.ref,
+            "params": spec.total_params,
+            "bytes": dense.bytes,
+            "dtype": dense.dtype,
+            "lacks": list(dense.lacks),
+        },
+        "reachable": {"least": least, "most": most},
         "budget": sizes.budget.model_dump(mode="json"),
         "smallest": sizes.smallest,
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
-        "forecast": {**asdict(expected), "seconds": expected.seconds},
+        "forecast": None if expected is None else {**asdict(expected), "seconds": expected.seconds},
+        "unknown": _unknown(dense.lacks),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _unknown(lacks: Sequence[str]) -> list[str]:
+    """Say what a plan leaves open for want of a model's files."""
+    said = []
+    if unread := [name for name in lacks if name != "weights"]:
+        said.append(
+            f"time and disk: the length of a sample is unknown without the {' and '.join(unread)}"
+        )
+    if "weights" in lacks:
+        said.append("whether a search can run: there are no weights, which it needs")
+    return said
 
 
 def _rows(plan: dict[str, Any]) -> dict[str, str]:
     from autoprune.tracking.terminal import params_text
 
     settings, budget, dense = plan["settings"], plan["budget"], plan["dense"]
-    expected = plan["forecast"]
+    expected, reach = plan["forecast"], plan["reachable"]
     states = {
         "new": "new",
         "interrupted": "goes on where it was stopped",
         "running": "is running in another process",
         "finished": "has finished: its front would be shown at once",
     }
-    return {
+    rows = {
         "search": f"{plan['search']} ({states[plan['state']]})",
         "written to": plan["directory"],
-        "model": f"{dense['model']}, {params_text(dense['params'])} parameters",
+        "model": f"{dense['model']}, {params_text(dense['params'])} parameters, "
+        f"{size_on_disk(dense['bytes'])} in {dense['dtype']}",
+        "budgets": f"{params_text(reach['least'])} to {params_text(reach['most'])} parameters can "
+        f"be reached, {reach['least'] / dense['params']:.1%} to 100% of the whole model",
         "sizes": f"{params_text(plan['smallest'])} to {params_text(budget['params'])} parameters, "
         f"{plan['smallest'] / dense['params']:.1%} to {budget['fraction']:.1%} of the whole model",
         "tasks": ", ".join(plan["tasks"]),
@@ -88,8 +121,14 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         f"{settings['sampler']}, {settings['workers']} at once",
         "confirmation": f"up to {settings['confirm_points']} points, "
         f"{settings['confirm_seeds']} seeds each",
-        "forecast": f"about {duration(expected['seconds'])}: {duration(expected['prepare'])} to "
-        f"prepare (less where it is cached), {duration(expected['trials'])} of trials, "
-        f"{duration(expected['confirm'])} to confirm in {expected['runs']} runs at most",
-        "disk": f"about {size_on_disk(expected['disk'])} for caches and kept weights",
     }
+    if expected is not None:
+        rows["forecast"] = (
+            f"about {duration(expected['seconds'])}: {duration(expected['prepare'])} to "
+            f"prepare (less where it is cached), {duration(expected['trials'])} of trials, "
+            f"{duration(expected['confirm'])} to confirm in {expected['runs']} runs at most"
+        )
+        rows["disk"] = f"about {size_on_disk(expected['disk'])} for caches and kept weights"
+    if plan["unknown"]:
+        rows["not forecast"] = "; ".join(plan["unknown"])
+    return rows

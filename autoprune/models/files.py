@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,12 @@ _NOTES = {
     "torch_dtype",
     "transformers_version",
 }
+STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Floating dtypes as safetensors and as torch name them."""
+
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -102,6 +108,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     return _read_json(path)
 
 
+def holds_weights(directory: Path) -> bool:
+    """Whether a directory holds anything that means to be weights, whole or not."""
+    return (directory / _INDEX).exists() or any(
+        path.suffix in _WEIGHT_SUFFIXES for path in directory.iterdir()
+    )
+
+
 def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
     """Return every tensor of a checkpoint by name, from the files' headers alone.
 
@@ -155,6 +168,25 @@ def check_processor(directory: Path, vision: bool) -> None:
             f"{directory} has no processor: put processor_config.json or "
             "preprocessor_config.json there"
         )
+
+
+def lacking(directory: Path, vision: bool) -> tuple[str, ...]:
+    """Return what a directory lacks of weights, tokenizer and, for ``vision``, processor."""
+    there = {
+        "weights": holds_weights(directory),
+        "tokenizer": any((directory / name).is_file() for name in _TOKENIZER_FILES),
+        "processor": not vision or any((directory / name).is_file() for name in _PROCESSOR_FILES),
+    }
+    return tuple(name for name, found in there.items() if not found)
+
+
+def stored_dtype(headers: Iterable[TensorHeader]) -> str:
+    """Return the dtype, as torch names it, that most of a checkpoint's numbers are stored in."""
+    sizes: Counter[str] = Counter()
+    for header in headers:
+        sizes[header.dtype] += math.prod(header.shape)
+    code = max(sizes, key=lambda name: sizes[name])
+    return STORED.get(code, code)
 
 
 def checkpoint_identity(directory: Path, headers: Iterable[TensorHeader]) -> str:

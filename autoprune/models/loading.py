@@ -23,9 +23,12 @@ from autoprune.models.files import (
     TensorHeader,
     check_processor,
     checkpoint_identity,
+    holds_weights,
+    lacking,
     licence_of,
     read_config,
     resolve_ref,
+    stored_dtype,
     tensor_headers,
 )
 from autoprune.models.layers import resize_layers
@@ -77,6 +80,10 @@ class Inspected:
         identity: hash of its configuration and weights.
         pruned: whether it records per-layer shapes, as a checkpoint saved by AutoPrune does.
         licence: what its card states, if it has one.
+        dtype: that most of its numbers are stored in, as torch names it; where there are no
+            weights, that of its configuration.
+        lacks: of weights, tokenizer and processor what is not there; never anything for a
+            model that can be loaded.
     """
 
     ref: str
@@ -86,22 +93,36 @@ class Inspected:
     identity: str
     pruned: bool
     licence: str | None
+    dtype: str
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take as they are stored, tied tensors once."""
+        return self.spec.total_params * int(getattr(torch, self.dtype).itemsize)
 
 
 def inspect_model(
-    ref: str | Path, named: Mapping[str, Callable[[], Path]] | None = None
+    ref: str | Path,
+    named: Mapping[str, Callable[[], Path]] | None = None,
+    *,
+    outline: bool = False,
 ) -> Inspected:
     """Check a checkpoint without loading it: files, headers and shapes.  Takes milliseconds.
 
     Args:
         ref: a directory, a name on the Hugging Face hub, or one of the ``named`` models.
         named: names that the caller knows, such as that of the embedded model.
+        outline: let a directory without any weights pass, such as one that holds nothing but
+            ``config.json``: its shape is known from that, and ``lacks`` says what is not.
 
     Raises:
         AutoPruneError: for the first thing that would keep it from loading.
     """
     directory = resolve_ref(ref, named)
     config = load_config(directory)
+    if outline and not holds_weights(directory):
+        return _outlined(str(ref), directory, config)
     headers = tensor_headers(directory)
     check_processor(directory, vision=wrapper_of(config).projector is not None)
     _check_shapes(directory, config, headers)
@@ -113,6 +134,24 @@ def inspect_model(
         identity=checkpoint_identity(directory, headers.values()),
         pruned=bool(getattr(text_config(config), "autoprune", None)),
         licence=licence_of(directory),
+        dtype=stored_dtype(headers.values()),
+    )
+
+
+def _outlined(ref: str, directory: Path, config: Any) -> Inspected:
+    """Return what a configuration alone says of a model."""
+    dtype = getattr(config, "dtype", None) or getattr(text_config(config), "dtype", None)
+    name = str(dtype).removeprefix("torch.")
+    return Inspected(
+        ref=ref,
+        directory=directory,
+        config=config,
+        spec=spec_of(build_empty(config)),
+        identity=checkpoint_identity(directory, ()),
+        pruned=bool(getattr(text_config(config), "autoprune", None)),
+        licence=licence_of(directory),
+        dtype=name if isinstance(getattr(torch, name, None), torch.dtype) else "float32",
+        lacks=lacking(directory, vision=wrapper_of(config).projector is not None),
     )
 
 

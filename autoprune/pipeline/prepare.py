@@ -57,13 +57,17 @@ class Preparation:
     cache_limit: int | None = None
 
 
-def inspect(model: str) -> Inspected:
+def inspect(model: str, *, outline: bool = False) -> Inspected:
     """Check a model by its files alone, by name or path; takes milliseconds.
+
+    Args:
+        model: name or path.
+        outline: let a directory pass that holds a configuration and no weights.
 
     Raises:
         AutoPruneError: for the first thing that would keep it from loading.
     """
-    return inspect_model(model, NAMED)
+    return inspect_model(model, NAMED, outline=outline)
 
 
 def prepare(

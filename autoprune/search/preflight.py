@@ -10,8 +10,12 @@ from autoprune.search.settings import SearchSettings
 from autoprune.tracking.location import check_tracking
 
 
-def preflight(settings: SearchSettings) -> None:
+def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
     """Check that a search can begin; cheap checks come first, and none writes.
+
+    Args:
+        settings: of the search.
+        outline: let a model pass of which only the configuration is there, to plan with.
 
     Raises:
         AutoPruneError: the first thing that is in the way, and its mend.
@@ -19,7 +23,7 @@ def preflight(settings: SearchSettings) -> None:
     check_home(settings.home)
     if settings.tracking_uri is not None:
         check_tracking(settings.tracking_uri)
-    check_problem(settings)
+    check_problem(settings, outline=outline)
     if settings.storage is not None and not settings.storage.startswith("sqlite"):
         from autoprune.search.study import open_storage
 
@@ -49,8 +53,8 @@ def _is_virtual(place: Path) -> bool:
     return any(place.is_relative_to(root) for root in ("/proc", "/sys"))
 
 
-def check_problem(settings: SearchSettings) -> None:
-    """Check model, sizes, tasks and devices against each other.
+def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
+    """Check model, sizes, tasks and devices against each other; ``outline`` as for ``preflight``.
 
     Raises:
         AutoPruneError: see ``inspect``, ``read_sizes`` and ``resolve_tasks``; a task that is not
@@ -62,7 +66,7 @@ def check_problem(settings: SearchSettings) -> None:
     from autoprune.search.session import resources_of
 
     specs = resolve_tasks(settings.tasks or None)
-    read_sizes(settings, inspect(settings.model).spec)
+    read_sizes(settings, inspect(settings.model, outline=outline).spec)
     for spec in specs:
         if spec.family is None:
             own = ", ".join(s.name for s in resolve_tasks())

@@ -1,0 +1,80 @@
+"""A dry run of a model that is there as nothing but its ``config.json``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from support.models import tiny_llava_config, tiny_processor
+from support.shapes import SHAPES
+
+from autoprune.cli.main import run
+
+SECONDS = 10.0
+"""Bound on a plan of a model of any size; a few seconds on an idle machine."""
+
+
+def outlined(folder: Path, config: object) -> str:
+    config.save_pretrained(folder / "model")
+    return f"search --model {folder / 'model'} --home {folder / 'home'}"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_sizes_are_known_from_the_configuration(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shape = SHAPES[name]
+    command = outlined(tmp_path, shape.make()).split()
+    started = time.perf_counter()
+    assert run([*command, "--budget", "60%", "--dry-run", "--json"]) == 0
+    assert time.perf_counter() - started < SECONDS
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["dense"]["params"] == shape.params
+    assert plan["dense"]["bytes"] == 2 * shape.params
+    assert plan["dense"]["dtype"] == "bfloat16"
+    assert plan["dense"]["lacks"] == ["weights", "tokenizer", "processor"]
+    assert plan["budget"]["params"] == int(0.6 * shape.params)
+    assert 0 < plan["reachable"]["least"] < plan["smallest"] < plan["reachable"]["most"]
+    assert plan["reachable"]["most"] == shape.params
+    assert plan["forecast"] is None
+    assert [line.split(":")[0] for line in plan["unknown"]] == [
+        "time and disk",
+        "whether a search can run",
+    ]
+
+
+def test_the_table_says_what_is_open(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = outlined(tmp_path, SHAPES["llava-1.5-7b"].make()).split()
+    assert run([*command, "--dry-run"]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "7.06B parameters, 13.2 GiB in bfloat16" in said
+    assert "can be reached" in said
+    assert "not forecast" in said
+    assert "without the tokenizer and processor" in said
+    assert not (tmp_path / "home").exists()
+    # A budget that cannot be reached is refused as it would be with weights.
+    assert run([*command, "--budget", "1M-params", "--dry-run"]) == 2
+    assert "reaches" in capfd.readouterr().err
+
+
+def test_with_a_processor_time_is_forecast(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = outlined(tmp_path, tiny_llava_config()).split()
+    tiny_processor().save_pretrained(tmp_path / "model")
+    assert run([*command, "--budget", "80%", "--dry-run", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["dense"]["lacks"] == ["weights"]
+    assert plan["forecast"]["seconds"] > 0
+    assert [line.split(":")[0] for line in plan["unknown"]] == ["whether a search can run"]
+
+
+def test_a_search_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = outlined(tmp_path, SHAPES["llava-1.5-7b"].make()).split()
+    assert run(command) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "has no weights" in said
+    assert not (tmp_path / "home").exists()
