@@ -5,5 +5,6 @@
 - ``files``, ``loading``: what is wrong with a checkpoint, before and while it is loaded.
 - ``backbone``, ``vision``: views of a loaded model: its projections; its two halves.
 - ``arrays``, ``layers``: building a model of per-layer shapes from shared arrays.
+- ``precision``, ``quantise``: int8 and int4 weights, as a last stage.
 - ``checkpoint``, ``proof``, ``prove``: saving a model that loads anywhere, proved.
 """

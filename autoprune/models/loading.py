@@ -32,6 +32,8 @@ from autoprune.models.files import (
     tensor_headers,
 )
 from autoprune.models.layers import resize_layers
+from autoprune.models.precision import PRECISIONS, Storage, stored_precision
+from autoprune.models.quantise import require_library
 from autoprune.models.shape import BackboneSpec, model_class, spec_of
 from autoprune.models.trace import check_row
 
@@ -80,10 +82,11 @@ class Inspected:
         identity: hash of its configuration and weights.
         pruned: whether it records per-layer shapes, as a checkpoint saved by AutoPrune does.
         licence: what its card states, if it has one.
-        dtype: that most of its numbers are stored in, as torch names it; where there are no
-            weights, that of its configuration.
+        dtype: that most of its numbers are stored in, as torch names it, quantised ones aside;
+            where there are no weights, that of its configuration.
         lacks: of weights, tokenizer and processor what is not there; never anything for a
             model that can be loaded.
+        quantised: the precision of its backbone's linear weights, where they are quantised.
     """
 
     ref: str
@@ -95,10 +98,11 @@ class Inspected:
     licence: str | None
     dtype: str
     lacks: tuple[str, ...] = ()
+    quantised: str | None = None
 
     @property
     def bytes(self) -> int:
-        """What its weights take as they are stored, tied tensors once."""
+        """What its weights take in ``dtype``, tied tensors once."""
         return self.spec.total_params * int(getattr(torch, self.dtype).itemsize)
 
 
@@ -123,9 +127,16 @@ def inspect_model(
     config = load_config(directory)
     if outline and not holds_weights(directory):
         return _outlined(str(ref), directory, config)
+    quantised = stored_precision(read_config(directory), str(directory))
+    if quantised is not None:
+        require_library()
     headers = tensor_headers(directory)
     check_processor(directory, vision=wrapper_of(config).projector is not None)
-    _check_shapes(directory, config, headers)
+    storage = None if quantised is None else PRECISIONS[quantised].storage
+    _check_shapes(directory, config, headers, storage)
+    plain = list(headers.values())
+    if quantised is not None:
+        plain = [header for header in plain if header.dtype in ("F32", "F16", "BF16")]
     return Inspected(
         ref=str(ref),
         directory=directory,
@@ -134,7 +145,8 @@ def inspect_model(
         identity=checkpoint_identity(directory, headers.values()),
         pruned=bool(getattr(text_config(config), "autoprune", None)),
         licence=licence_of(directory),
-        dtype=stored_dtype(headers.values()),
+        dtype=stored_dtype(plain),
+        quantised=quantised,
     )
 
 
@@ -192,7 +204,7 @@ def load_model(
 
     Args:
         ref: a directory, a name on the Hugging Face hub, or one of the ``named`` models.
-        dtype: of the weights.
+        dtype: of the weights; a quantised checkpoint keeps its own.
         device: where they are put.
         named: names that the caller knows, such as that of the embedded model.
         attn_implementation: ``sdpa`` or ``eager``; None lets transformers choose.
@@ -210,7 +222,7 @@ def load_model(
         with quiet():
             model, info = kind.from_pretrained(
                 found.directory,
-                dtype=dtype,
+                dtype=dtype if found.quantised is None else "auto",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, by name
                 **extra,
@@ -313,10 +325,16 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_shapes(directory: Path, config: Any, headers: Mapping[str, TensorHeader]) -> None:
+def _check_shapes(
+    directory: Path,
+    config: Any,
+    headers: Mapping[str, TensorHeader],
+    storage: Storage | None,
+) -> None:
     """Check the decoder's tensors against the configuration, by the files' headers.
 
     Names of the decoder's tensors have changed over the years before ``layers.``, never after.
+    A quantised weight stands there as the several tensors of its ``storage``.
     """
     model = build_empty(config)
     prefix = backbone_of(model).prefix + "."
@@ -335,23 +353,36 @@ def _check_shapes(directory: Path, config: Any, headers: Mapping[str, TensorHead
         if not name.startswith(prefix):
             continue
         tail = name.removeprefix(prefix)
-        if tail not in held:
-            raise AutoPruneError(
-                f"{directory} lacks layers.{tail}, which its config.json asks for: use the "
-                "config.json that belongs to these weights"
-            )
-        if held[tail].shape != tuple(parameter.shape):
-            raise AutoPruneError(
-                f"layers.{tail} in {held[tail].file.name} has shape {list(held[tail].shape)} and "
-                f"config.json says {list(parameter.shape)}: use the config.json that belongs to "
-                "these weights"
-            )
+        for part, shape in _expected(tail, tuple(parameter.shape), held, storage).items():
+            if part not in held:
+                raise AutoPruneError(
+                    f"{directory} lacks layers.{part}, which its config.json asks for: use the "
+                    "config.json that belongs to these weights"
+                )
+            if held[part].shape != shape:
+                raise AutoPruneError(
+                    f"layers.{part} in {held[part].file.name} has shape "
+                    f"{list(held[part].shape)} and config.json says {list(shape)}: use the "
+                    "config.json that belongs to these weights"
+                )
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if not tied and not any(name.endswith("lm_head.weight") for name in headers):
         raise AutoPruneError(
             f"{directory} lacks lm_head.weight and its config.json does not tie the embeddings: "
             "set tie_word_embeddings to true if the head is the embedding"
         )
+
+
+def _expected(
+    tail: str, shape: tuple[int, ...], held: Mapping[str, Any], storage: Storage | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that stand for a parameter, by name, and their shapes."""
+    path, _, own = tail.rpartition(".")
+    if storage is None or tail in held or own != "weight" or len(shape) != 2:
+        return {tail: shape}
+    if not storage.fits(shape[1]):
+        return {tail: shape}
+    return {f"{path}.{name}": part for name, (_, part) in storage.tensors(*shape).items()}
 
 
 def _first_line(error: BaseException) -> str:
