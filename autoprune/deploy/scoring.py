@@ -175,8 +175,6 @@ def _dense_of(found: Inspected, typed: str | None, named: Any) -> str | None:
     if typed is not None:
         inspect_model(typed, named)
         return typed
-    if not found.pruned:
-        return None
     try:
         note = json.loads((found.directory / SCORES_FILE).read_text())["dense"]
         there = inspect_model(note["model"], named)

@@ -1,9 +1,11 @@
 """Saving a pruned model so that it loads anywhere, and proving it before saying so.
 
-A checkpoint is a normal Hugging Face directory with one more file: the code that gives a
-stock model its per-layer shapes, named in the configuration's ``auto_map``.  It loads with
-``trust_remote_code=True`` wherever torch and transformers are, without AutoPrune.  A loader
-that does not run that code fails on a shape rather than loading wrong weights.
+A checkpoint is a normal Hugging Face directory.  Where all layers have one shape that stock
+classes can hold, there is nothing more to it: it loads with plain ``from_pretrained``.
+Otherwise it has one more file: the code that gives a stock model its per-layer shapes, named
+in the configuration's ``auto_map``.  Such a checkpoint loads with ``trust_remote_code=True``
+wherever torch and transformers are, without AutoPrune.  A loader that does not run that code
+fails on a shape rather than loading wrong weights.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from autoprune.models.backbone import backbone_of
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import quiet
 from autoprune.models.proof import Reference, ReloadProof, prove_reload, reference_of
-from autoprune.models.shape import model_class
+from autoprune.models.shape import model_class, spec_of
 
 CODE_FILE = "modeling_autoprune.py"
 # Errors of the machine, not of this code: permission, read-only, full, over quota.
@@ -83,10 +85,11 @@ def save_checkpoint(
     *,
     inputs: Mapping[str, torch.Tensor] | None = None,
 ) -> Saved:
-    """Save a model with per-layer shapes, prove that it reloads, and only then put it in place.
+    """Save a model, prove that it reloads, and only then put it in place.
 
     Args:
-        model: pruned (or dense), adapters merged; saved in its own dtype; not changed.
+        model: pruned by surgery (or dense), adapters merged; saved in its own dtype; not changed.
+            Its configuration says which of the two forms it is saved in.
         processor: its processor, or its tokenizer for a plain language model.
         out_dir: a directory that does not exist yet, or is empty.
         card: files to put beside the weights, by name: ``plan.json``, ``recipe.json``,
@@ -104,7 +107,7 @@ def save_checkpoint(
     out = check_output_dir(out_dir)
     card = dict(card or {})
     _check_card(card)
-    _recorded(model)
+    _check_record(model)
     reference = reference_of(model, processor, inputs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,11 +144,17 @@ def how_to_load(config: Any) -> str:
     """Return the lines of Python that load a saved checkpoint, for its card."""
     auto = auto_class(config)
     other = "AutoProcessor" if wrapper_of(config).projector else "AutoTokenizer"
+    more = ", trust_remote_code=True" if records_shapes(config) else ""
     return (
         f"from transformers import {auto}, {other}\n\n"
-        f"model = {auto}.from_pretrained(directory, trust_remote_code=True)\n"
+        f"model = {auto}.from_pretrained(directory{more})\n"
         f"processor = {other}.from_pretrained(directory)\n"
     )
+
+
+def records_shapes(config: Any) -> bool:
+    """Whether a configuration records per-layer shapes, which only its own code can build."""
+    return bool(getattr(text_config(config), "autoprune", None))
 
 
 def auto_class(config: Any) -> str:
@@ -169,28 +178,25 @@ def modelling_code(config: Any) -> tuple[str, str]:
 
 def _write(model: Any, processor: Any, work: Path, card: Mapping[str, str | bytes]) -> None:
     """Write everything of a checkpoint into ``work``."""
+    own_code = records_shapes(model.config)
     # transformers notes dtype and class in the configuration it saves: let it have a copy.
-    kept, model.config = model.config, _recorded(model)
+    kept, model.config = model.config, copy.deepcopy(model.config)
     try:
         with quiet():
             # Code in a checkpoint gets the tensors under the names they have in memory, so they
-            # must not be saved under those of older releases.
-            model.save_pretrained(work, save_original_format=False)
+            # must not be saved under those of older releases, which stock classes go on reading.
+            model.save_pretrained(work, save_original_format=not own_code)
             processor.save_pretrained(work)
     finally:
         model.config = kept
-    code, name = modelling_code(model.config)
-    (work / CODE_FILE).write_text(code)
-    path = work / "config.json"
-    config = json.loads(path.read_text())
-    config["architectures"] = [name]
-    module = CODE_FILE.removesuffix(".py")
-    config["auto_map"] = {auto_class(model.config): f"{module}.{name}"}
-    path.write_text(json.dumps(config, indent=2) + "\n")
-    readme = (
-        "A vision-language model pruned by AutoPrune. Its layers have different shapes, so it "
-        f"brings its own loading code:\n\n```python\n{how_to_load(model.config)}```\n"
-    )
+    readme = "A model pruned by AutoPrune.\n"
+    if own_code:
+        _add_code(model.config, work)
+        readme = (
+            "A model pruned by AutoPrune. Its layers have different shapes, so it brings its own "
+            "loading code.\n"
+        )
+    readme += f"\n```python\n{how_to_load(model.config)}```\n"
     for file, content in {"README.md": readme, **card}.items():
         data = content.encode() if isinstance(content, str) else content
         (work / file).write_bytes(data)
@@ -203,25 +209,35 @@ def _check_card(card: Mapping[str, str | bytes]) -> None:
             raise AutoPruneError(f"card file {name!r} would overwrite the checkpoint: rename it")
 
 
-def _recorded(model: Any) -> Any:
-    """Return a copy of the model's configuration that records its layers' shapes.
+def _add_code(config: Any, work: Path) -> None:
+    """Put the loading code beside the weights, and name it in the configuration."""
+    code, name = modelling_code(config)
+    (work / CODE_FILE).write_text(code)
+    path = work / "config.json"
+    values = json.loads(path.read_text())
+    values["architectures"] = [name]
+    values["auto_map"] = {auto_class(config): f"{CODE_FILE.removesuffix('.py')}.{name}"}
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _check_record(model: Any) -> None:
+    """Check that a model is what its configuration will say of it.
 
     Raises:
-        AutoPruneError: if it carries adapters, or is not what its own record says.
+        AutoPruneError: if it carries adapters, or has other layers than its configuration.
     """
     if hasattr(model, "peft_config"):
         raise AutoPruneError("the model still carries adapters: merge them before saving")
-    backbone = backbone_of(model)
-    layers = [[s.heads, s.kv_heads, s.channels] for s in backbone.shapes]
-    config = copy.deepcopy(model.config)
-    text = text_config(config)
-    if not getattr(text, "autoprune", None):
-        text.autoprune = {"format": 1, "family": backbone.family.to_dict(), "layers": layers}
-    if [list(row) for row in text.autoprune["layers"]] != layers:
+    shapes = backbone_of(model).shapes
+    if records_shapes(model.config):
+        record = text_config(model.config).autoprune["layers"]
+        same = [list(row) for row in record] == [[s.heads, s.kv_heads, s.channels] for s in shapes]
+    else:
+        same = shapes == spec_of(model.config).layers
+    if not same:
         raise AutoPruneError(
             "the model's layers are not those its configuration records: build it by surgery"
         )
-    return config
 
 
 __all__ = [
@@ -234,6 +250,7 @@ __all__ = [
     "how_to_load",
     "modelling_code",
     "prove_reload",
+    "records_shapes",
     "reference_of",
     "save_checkpoint",
 ]

@@ -20,11 +20,13 @@ from typing import Any, Literal
 from autoprune.errors import AutoPruneError
 
 Part = Literal["q", "kv", "channel"]
-Heads = Literal["any", "divisor", "dense"]
+Heads = Literal["any", "divisor", "rope", "dense"]
 
 HEAD_RULES: dict[Heads, str] = {
     "any": "any number, since the head size is a setting of its own",
     "divisor": "divisors of the hidden size only: the configuration checks this when it is loaded",
+    "rope": "any number; the dense one only where rotary factors are listed one by one, whose "
+    "count is checked against the hidden size by the number of heads",
     "dense": "the dense number only: the head size is always the hidden size by it",
 }
 """Which uniform numbers of query heads a stock class loads."""
@@ -159,6 +161,7 @@ FAMILIES: dict[str, Family] = {
             replace(_PROJECTIONS, inputs=(Projection("qkv_proj", ("q", "kv", "kv")),)),
             replace(_GATED, inputs=(Projection("gate_up_proj", ("channel", "channel")),)),
             own_config=True,
+            heads="rope",
         ),
         Family("qwen2_vl_text", _PROJECTIONS, _GATED, heads="dense"),
         Family("qwen2_5_vl_text", _PROJECTIONS, _GATED, heads="dense"),
@@ -210,6 +213,18 @@ def family_of(config: Any) -> Family:
             f"one of {', '.join(sorted(FAMILIES))}"
         )
     return FAMILIES[name]
+
+
+def head_rule(config: Any) -> Heads:
+    """Return which uniform numbers of query heads the stock class of a model loads.
+
+    Never ``rope``: that is ``any`` or ``dense``, as the model's rotary factors are.
+    """
+    rule = family_of(config).heads
+    if rule != "rope":
+        return rule
+    rope = getattr(text_config(config), "rope_parameters", None) or {}
+    return "dense" if rope.get("short_factor") or rope.get("long_factor") else "any"
 
 
 def anchored_layers(config: Any) -> int:

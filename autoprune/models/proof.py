@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,7 @@ def reference_of(
             "device": str(model.device),
             "auto": auto,
             "vision": vision,
+            "own_code": bool(getattr(text_config(model.config), "autoprune", None)),
         },
     )
 
@@ -147,16 +148,29 @@ def prove_reload(directory: str | Path, reference: Reference) -> ReloadProof:
     """Reload a checkpoint in a fresh process and compare it with ``reference``.
 
     The process runs elsewhere, with an empty cache of remote code, without the environment's
-    Python paths, and cannot import AutoPrune.
+    Python paths, and cannot import AutoPrune. It runs a checkpoint's own code only where the
+    model's configuration records per-layer shapes; else stock classes must do.
 
     Raises:
         AutoPruneError: if it does not load, any tensor is missing, left over or of another
             shape, or logits, generated tokens or the processor differ.
     """
-    directory = Path(directory).absolute()
+    return prove_reloads([(Path(directory), reference)])[0]
+
+
+def prove_reloads(saved: Sequence[tuple[Path, Reference]]) -> list[ReloadProof]:
+    """Prove several checkpoints in one fresh process, see :func:`prove_reload`."""
     with tempfile.TemporaryDirectory(prefix="autoprune-proof-") as scratch:
-        found = _run(directory, reference, Path(scratch))
-    why = _fault(found, TOLERANCE.get(reference.dtype, 1e-2))
+        requests = [
+            _request(directory.absolute(), reference, Path(scratch) / str(place))
+            for place, (directory, reference) in enumerate(saved)
+        ]
+        found = _run(requests, Path(scratch))
+    return [_judged(row, reference.dtype) for row, (_, reference) in zip(found, saved, strict=True)]
+
+
+def _judged(found: dict[str, Any], dtype: torch.dtype) -> ReloadProof:
+    why = _fault(found, TOLERANCE.get(dtype, 1e-2))
     if why:
         raise AutoPruneError(f"the saved checkpoint is not the model ({why}): nothing was written")
     return ReloadProof(
@@ -169,7 +183,9 @@ def prove_reload(directory: str | Path, reference: Reference) -> ReloadProof:
     )
 
 
-def _run(directory: Path, reference: Reference, scratch: Path) -> dict[str, Any]:
+def _request(directory: Path, reference: Reference, scratch: Path) -> Path:
+    """Write down what the fresh process is to do, and return where."""
+    scratch.mkdir()
     tensors = {f"inputs.{name}": tensor for name, tensor in reference.inputs.items()}
     tensors["logits"] = reference.logits.contiguous()
     tensors["tokens"] = reference.tokens.contiguous()
@@ -186,13 +202,18 @@ def _run(directory: Path, reference: Reference, scratch: Path) -> dict[str, Any]
         **reference.settings,
         **processor,
     }
-    (scratch / "request.json").write_text(json.dumps(request))
+    path = scratch / "request.json"
+    path.write_text(json.dumps(request))
+    return path
+
+
+def _run(requests: Sequence[Path], scratch: Path) -> list[dict[str, Any]]:
     hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     environment["HF_MODULES_CACHE"] = str(scratch / "modules")
     environment["HF_HUB_OFFLINE"] = "1"
     done = subprocess.run(
-        [sys.executable, "-I", str(_SCRIPT), str(scratch / "request.json")],
+        [sys.executable, "-I", str(_SCRIPT), *map(str, requests)],
         cwd=scratch,
         env=environment,
         capture_output=True,
@@ -205,8 +226,7 @@ def _run(directory: Path, reference: Reference, scratch: Path) -> dict[str, Any]
         raise AutoPruneError(
             f"the saved checkpoint does not load in a fresh process ({reason}): nothing was written"
         )
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return [json.loads(line) for line in done.stdout.strip().splitlines()[-len(requests) :]]
 
 
 def _fault(found: Mapping[str, Any], tolerance: float) -> str | None:
@@ -216,6 +236,8 @@ def _fault(found: Mapping[str, Any], tolerance: float) -> str | None:
             return f"{key} tensor {found[key][0]}"
     if found["imported_autoprune"]:
         return "the fresh process imported autoprune"
+    if not found["expected_class"]:
+        return f"it loaded as {found['model_class']}, which is not the class it was saved as"
     if not found["finite"]:
         return "its logits are not finite"
     if found["max_abs_diff"] > tolerance * found["scale"]:

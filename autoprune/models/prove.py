@@ -4,10 +4,10 @@ Run by path in a fresh interpreter, never imported by AutoPrune: it must work wh
 is not installed, so it imports nothing but torch, transformers and what they need, and makes
 sure that nothing else imports AutoPrune either.
 
-    python -I prove.py REQUEST.json
+    python -I prove.py REQUEST.json ...
 
-The request names the checkpoint, the reference tensors and the settings; the findings are
-printed as one JSON object on the last line.
+A request names the checkpoint, the reference tensors and the settings; the findings of each
+are printed as one JSON object a line, the last lines of what is printed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,22 @@ sys.modules["autoprune"] = None  # type: ignore[assignment]  # importing it is a
 
 
 def main() -> None:
-    """Load the checkpoint of the request and print what was found."""
+    """Load the checkpoint of each request and print what was found."""
+    findings = []
+    for path in sys.argv[1:]:
+        with open(path) as stream:
+            findings.append(prove(json.load(stream)))
+    for found in findings:
+        print(json.dumps(found))
+
+
+def prove(request: dict[str, Any]) -> dict[str, Any]:
+    """Load one checkpoint and return what was found, as plain JSON values."""
     import numpy as np
     import torch
     import transformers
     from safetensors.torch import load_file
 
-    with open(sys.argv[1]) as stream:
-        request = json.load(stream)
     torch.set_num_threads(request["threads"])
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -36,7 +44,7 @@ def main() -> None:
     started = time.perf_counter()
     model, info = getattr(transformers, request["auto"]).from_pretrained(
         request["directory"],
-        trust_remote_code=True,
+        trust_remote_code=request["own_code"],
         dtype="auto",
         output_loading_info=True,
         attn_implementation=request["attn"],
@@ -60,11 +68,13 @@ def main() -> None:
         "mismatched": sorted(map(str, info["mismatched_keys"])),
         "tokens_equal": bool(torch.equal(tokens, tensors["tokens"])),
         "model_class": type(model).__name__,
+        "expected_class": type(model).__module__.startswith("transformers.")
+        is not request["own_code"],
         "processor": "equal",
     }
     kind = "AutoProcessor" if request["vision"] else "AutoTokenizer"
     processor = getattr(transformers, kind).from_pretrained(
-        request["directory"], trust_remote_code=True
+        request["directory"], trust_remote_code=request["own_code"]
     )
     if getattr(processor, "chat_template", None) != request["chat_template"]:
         found["processor"] = "the chat template differs"
@@ -84,7 +94,7 @@ def main() -> None:
         for name, module in sys.modules.items()
     )
     found["seconds"] = time.perf_counter() - started
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":

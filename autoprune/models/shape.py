@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from autoprune.errors import AutoPruneError
 from autoprune.identity import content_hash
@@ -19,6 +19,7 @@ from autoprune.models.families import (
     Sublayer,
     anchored_layers,
     family_of,
+    head_rule,
     text_config,
     wrapper_of,
 )
@@ -26,12 +27,7 @@ from autoprune.models.families import (
 if TYPE_CHECKING:
     from torch import nn
 
-
-_HEAD_RULES: dict[Heads, Callable[[int, int], bool]] = {
-    "any": lambda heads, hidden: heads > 0,
-    "divisor": lambda heads, hidden: heads > 0 and hidden % heads == 0,
-    "dense": lambda heads, hidden: False,
-}
+Deployability = Literal["stock", "any"]
 
 
 @dataclass(frozen=True)
@@ -114,17 +110,15 @@ class BackboneSpec:
         shape = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in rules}
         return content_hash({"__type__": type(self).__name__, **shape})
 
-    @property
-    def uniform(self) -> bool:
-        """Whether all layers have one shape, and no sublayer is dropped."""
-        first = self.layers[0]
-        return bool(first.heads and first.channels) and set(self.layers) == {first}
-
     def takes_heads(self, heads: int) -> bool:
         """Whether the stock class loads a model with ``heads`` query heads in every layer."""
-        if heads == max(shape.heads for shape in self.layers):
-            return True
-        return _HEAD_RULES[self.stock_heads](heads, self.hidden_size)
+        dense = max(shape.heads for shape in self.layers)
+        return takes_heads(self.stock_heads, heads, dense, self.hidden_size)
+
+    def deployability(self, shapes: Iterable[LayerShape]) -> Deployability:
+        """Return which class a model of this architecture with layers of ``shapes`` is in."""
+        dense = max(shape.heads for shape in self.layers)
+        return deployability(shapes, self.stock_heads, dense, self.hidden_size)
 
     def params_of_layer(self, shape: LayerShape) -> int:
         """Return the parameters of a layer of ``shape``."""
@@ -143,6 +137,32 @@ class BackboneSpec:
     def with_layers(self, shapes: Iterable[LayerShape]) -> BackboneSpec:
         """Return the spec of a model of this architecture with layers of ``shapes``."""
         return replace(self, layers=tuple(shapes))
+
+
+def takes_heads(rule: Heads, heads: int, dense: int, hidden_size: int) -> bool:
+    """Return whether a stock class loads ``heads`` query heads where the dense model has others."""
+    return heads == dense or (heads > 0 and _HEAD_RULES[rule](heads, hidden_size))
+
+
+def deployability(
+    shapes: Iterable[LayerShape], rule: Heads, dense_heads: int, hidden_size: int
+) -> Deployability:
+    """Return which class a model is in.
+
+    ``stock`` loads with plain ``from_pretrained``: all layers have one shape, no sublayer is
+    dropped, and the number of heads is one that the family's configuration takes. All else is
+    ``any``, and brings its own loading code.
+    """
+    first, *others = set(shapes)
+    whole = not others and first.heads > 0 and first.channels > 0
+    return "stock" if whole and takes_heads(rule, first.heads, dense_heads, hidden_size) else "any"
+
+
+_HEAD_RULES: dict[Heads, Callable[[int, int], bool]] = {
+    "any": lambda heads, hidden: True,
+    "divisor": lambda heads, hidden: hidden % heads == 0,
+    "dense": lambda heads, hidden: False,
+}
 
 
 def spec_of(model_or_config: Any) -> BackboneSpec:
@@ -232,7 +252,7 @@ def _spec_of_model(model: nn.Module) -> BackboneSpec:
         mlp_fixed_params=fixed[1],
         layer_fixed_params=_layer_fixed(layers, family),
         outside_params=total - sum(_count(layer) for layer in layers),
-        stock_heads=family.heads,
+        stock_heads=head_rule(config),
         anchored=anchored_layers(config),
     )
     for index, (layer, counted) in enumerate(zip(layers, spec.layer_params, strict=True)):

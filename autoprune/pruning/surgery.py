@@ -16,8 +16,14 @@ import torch
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import Arrays, build_empty, fill, owned_tensor, to_tensor
 from autoprune.models.backbone import Backbone, backbone_of, head_dim_of
-from autoprune.models.families import Part, family_of, text_config
-from autoprune.models.shape import BackboneSpec
+from autoprune.models.families import (
+    Part,
+    anchored_layers,
+    family_of,
+    head_rule,
+    text_config,
+)
+from autoprune.models.shape import BackboneSpec, LayerShape, deployability
 from autoprune.pruning.plan import LayerPlan, PruningPlan
 
 
@@ -59,10 +65,14 @@ def prune(
 
 
 def pruned_config(config: Any, plan: PruningPlan) -> Any:
-    """Return a copy of a dense configuration that records the plan's shapes.
+    """Return a copy of a dense configuration for a plan's shapes.
+
+    Where stock classes can hold them they are written as the family's own counts; otherwise
+    the dense counts stay, and the shapes are recorded beside them, see ``models/layers.py``.
 
     Raises:
-        AutoPruneError: if the plan is for another number of layers or another family.
+        AutoPruneError: if the plan is for another number of layers or another family, or drops
+            a layer that is told apart by its place.
     """
     family = family_of(config)
     pruned = copy.deepcopy(config)
@@ -75,16 +85,34 @@ def pruned_config(config: Any, plan: PruningPlan) -> Any:
         )
     if getattr(text, "autoprune", None):
         raise AutoPruneError("the model is already pruned per layer: prune the dense one instead")
-    layer_types = getattr(text, "layer_types", None)
-    if layer_types is not None:
-        text.layer_types = [layer_types[layer.index] for layer in plan.layers]
+    if lost := set(range(anchored_layers(config))).intersection(plan.dropped_layers):
+        raise AutoPruneError(
+            f"the plan drops layer {min(lost)}, behind which {config.model_type!r} adds image "
+            f"features: keep the first {anchored_layers(config)} layers"
+        )
+    for name in family.layer_lists:
+        if (entries := getattr(text, name, None)) is not None:
+            setattr(text, name, [entries[layer.index] for layer in plan.layers])
     text.num_hidden_layers = len(plan.layers)
-    text.autoprune = {
-        "format": 1,
-        "family": family.to_dict(),
-        "layers": [[s.heads, s.kv_heads, s.channels] for s in plan.shapes],
-    }
+    heads, hidden = text.num_attention_heads, text.hidden_size
+    if deployability(plan.shapes, head_rule(config), heads, hidden) == "stock":
+        _write_counts(text, plan.shapes[0], head_dim_of(config))
+    else:
+        text.autoprune = {
+            "format": 1,
+            "family": family.to_dict(),
+            "layers": [[s.heads, s.kv_heads, s.channels] for s in plan.shapes],
+        }
     return pruned
+
+
+def _write_counts(text: Any, shape: LayerShape, head_dim: int) -> None:
+    """Write the counts of all layers into a text configuration, where they are not there yet."""
+    if shape.heads != text.num_attention_heads:
+        text.head_dim = head_dim  # it would follow from the number of heads otherwise
+        text.num_attention_heads = shape.heads
+    text.num_key_value_heads = shape.kv_heads
+    text.intermediate_size = shape.channels
 
 
 class _Selection:

@@ -220,11 +220,32 @@ def test_stock_loader_reads_dropped_layers_right(tmp_path: Path, unproved: None)
     assert torch.equal(stock(**tiny_inputs()).logits, model(**tiny_inputs()).logits)
 
 
+@pytest.mark.slow
+def test_uniform_shapes_need_no_code(tmp_path: Path) -> None:
+    """What stock classes can hold is saved for them: which units are kept differs by layer."""
+    dense = tiny_model(gqa=False)
+    spec = spec_of(dense)
+    layers = tuple(LayerPlan(i, (i % 2, 3), tuple(range(i, i + 17))) for i in (0, 1, 3))
+    plan = PruningPlan("llama", spec.identity, 4, 1, layers)
+    assert spec.deployability(plan.shapes) == "stock"
+    model = prune(dense.config, state_arrays(dense), plan)
+    saved = save_checkpoint(model, tiny_processor(), tmp_path / "out")
+    assert saved.proof.model_class == "LlavaForConditionalGeneration"
+    config = json.loads((saved.path / "config.json").read_text())
+    assert "auto_map" not in config
+    assert config["text_config"]["num_attention_heads"] == 2
+    assert config["text_config"]["head_dim"] == 8
+    assert not (saved.path / CODE_FILE).exists()
+    assert "trust_remote_code" not in (saved.path / "README.md").read_text()
+    again = load_model(saved.path)
+    assert again.spec == spec_of(model)
+
+
 def test_a_dense_model_can_be_saved(tmp_path: Path, unproved: None) -> None:
-    model = tiny_model()
-    out = save_checkpoint(model, tiny_processor(), tmp_path / "out").path
-    record = json.loads((out / "config.json").read_text())["text_config"]["autoprune"]
-    assert record["layers"] == [[4, 2, 24]] * 4
+    out = save_checkpoint(tiny_model(), tiny_processor(), tmp_path / "out").path
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == ["LlavaForConditionalGeneration"]
+    assert "autoprune" not in config["text_config"]
 
 
 def test_output_dirs_are_checked_before_work(tmp_path: Path) -> None:
