@@ -83,14 +83,22 @@ def apply(
 
 
 def _print(applied: Applied, out: Console) -> None:
+    from autoprune.cli.output import size_on_disk
     from autoprune.tracking.terminal import params_text
 
+    stored = f"{size_on_disk(applied.stored)} in {applied.precision}"
     kept = "" if applied.retention is None else f", retention {applied.retention:.3f}"
     out.print(
         f"done: {applied.path} ({params_text(applied.params)} parameters, "
-        f"{applied.fraction:.1%} of the whole{kept})",
+        f"{applied.fraction:.1%} of the whole, {stored}{kept})",
         soft_wrap=True,
     )
+    if applied.left:
+        out.print(
+            f"{len(applied.left)} linear layers have widths that {applied.precision} does not "
+            "take and are left as they are; the card names them",
+            soft_wrap=True,
+        )
     proof = applied.proof
     out.print(
         f"reloaded in a fresh process by stock transformers: logits differ by at most "

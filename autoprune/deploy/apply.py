@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,10 @@ class Applied:
         path: where it stands.
         params: its parameters.
         fraction: share of the whole dense model.
+        stored: bytes of its weights.
+        stored_fraction: share of the dense model's in float32.
+        precision: of its weights.
+        left: linear layers of the backbone that a quantised precision could not take.
         retention: of these weights, where known.
         proof: of the reload.
         difference: to the kept model, after a rebuild that had one to compare with.
@@ -57,6 +61,10 @@ class Applied:
     path: Path
     params: int
     fraction: float
+    stored: int
+    stored_fraction: float
+    precision: str
+    left: tuple[str, ...]
     retention: float | None
     proof: ReloadProof
     difference: Difference | None = None
@@ -88,8 +96,7 @@ def apply_kept(source: Source, out: Path, on_stage: Stage = lambda text: None) -
     kept = source.kept
     if kept is None or kept.split != "confirm":  # its confirmation was not written down
         kept = KeptScores("confirm", {}, None, None)
-    facts = _facts(source, source.candidate, dense, kept, source.dense_scores)
-    return _save(model, facts, dense, out, on_stage)
+    return _save(model, source, source.candidate, dense, kept, source.dense_scores, out, on_stage)
 
 
 def rebuild(
@@ -102,6 +109,7 @@ def rebuild(
     """
     from autoprune.models.arrays import state_arrays
     from autoprune.models.checkpoint import check_output_dir
+    from autoprune.models.quantise import dequantise
 
     check_output_dir(out)
     dense = _inspect(source)
@@ -126,17 +134,15 @@ def rebuild(
     if source.kept is not None:
         again = made if source.kept.split == "confirm" else _score(run, source.kept.split)
     model = run.finish()
+    # Kept weights are not quantised; those of a checkpoint are as they were written.
+    weights = state_arrays(model) if source.weights is None or source.weights.is_file() else None
     exam = prepared.assets.exams["confirm"]
-    facts = _facts(source, candidate, dense, made, exam.dense.by_task)
-    applied = _save(model, facts, dense, out, on_stage)
-    return Applied(
-        path=applied.path,
-        params=applied.params,
-        fraction=applied.fraction,
-        retention=applied.retention,
-        proof=applied.proof,
-        difference=None if again is None else _difference(source, again, state_arrays(model)),
-    )
+    applied = _save(model, source, candidate, dense, made, exam.dense.by_task, out, on_stage)
+    if again is None:
+        return applied
+    if weights is None:
+        weights = state_arrays(dequantise(model))
+    return replace(applied, difference=_difference(source, again, weights))
 
 
 def _score(run: CandidateRun, split: str) -> KeptScores:
@@ -167,6 +173,7 @@ def _facts(
     dense: Inspected,
     made: KeptScores,
     dense_scores: Mapping[str, float],
+    left: tuple[str, ...],
 ) -> Facts:
     from autoprune.zoo import EMBEDDED
 
@@ -182,21 +189,51 @@ def _facts(
         retention_raw=made.retention_raw,
         point=source.point,
         versions={"autoprune": version("autoprune"), **source.versions},
+        left=left,
     )
 
 
-def _save(model: Any, facts: Facts, dense: Inspected, out: Path, on_stage: Stage) -> Applied:
+def _save(
+    model: Any,
+    source: Source,
+    candidate: Candidate,
+    dense: Inspected,
+    made: KeptScores,
+    dense_scores: Mapping[str, float],
+    out: Path,
+    on_stage: Stage,
+) -> Applied:
+    """Quantise a recovered model where its candidate says so, in place, and write it."""
+    from autoprune.cost.bytes import stored_bytes
     from autoprune.cost.parameters import size_of
     from autoprune.models.checkpoint import how_to_load, save_checkpoint
     from autoprune.models.families import wrapper_of
     from autoprune.models.loading import load_processor
+    from autoprune.models.precision import PRECISIONS
+    from autoprune.models.quantise import quantise
 
+    left: tuple[str, ...] = ()
+    if PRECISIONS[candidate.precision].storage is not None:
+        on_stage(f"quantise the backbone to {candidate.precision}")
+        left = quantise(model, candidate.precision).left
+    facts = _facts(source, candidate, dense, made, dense_scores, left)
     on_stage("write the checkpoint, and reload it in a fresh process")
     processor = load_processor(dense.directory, wrapper_of(dense.config).projector is not None)
     card = card_files(facts, how_to_load(model.config))
     saved = save_checkpoint(model, processor, out, card)
-    size = size_of(dense.spec, facts.candidate.plan)
-    return Applied(saved.path, size.params, size.fraction, facts.retention, saved.proof)
+    size = size_of(dense.spec, candidate.plan)
+    stored = stored_bytes(dense.spec, candidate.plan, candidate.precision)
+    return Applied(
+        path=saved.path,
+        params=size.params,
+        fraction=size.fraction,
+        stored=stored,
+        stored_fraction=stored / stored_bytes(dense.spec),
+        precision=candidate.precision,
+        left=left,
+        retention=facts.retention,
+        proof=saved.proof,
+    )
 
 
 def _carry_generation(model: Any, directory: Path) -> None:
@@ -226,11 +263,12 @@ def _difference(source: Source, again: KeptScores, weights: Mapping[str, np.ndar
 
 
 def _arrays(place: Path) -> dict[str, np.ndarray]:
-    """Return the weights of a checkpoint directory, or of a file of arrays."""
+    """Return the weights of a checkpoint directory (quantised: what they stand for), or a file."""
     if place.is_dir():
         from autoprune.models.arrays import state_arrays
         from autoprune.models.loading import load_model
+        from autoprune.models.quantise import dequantise
 
-        return state_arrays(load_model(place).model)
+        return state_arrays(dequantise(load_model(place).model))
     with np.load(place) as arrays:
         return {name: arrays[name] for name in arrays.files}

@@ -46,6 +46,7 @@ class Facts:
         retention, retention_raw: of these very weights.
         point: the confirmed point over several seeds, where there is one.
         versions: of the libraries the search ran on.
+        left: linear layers of the backbone that a quantised precision could not take.
     """
 
     settings: SearchSettings
@@ -58,6 +59,7 @@ class Facts:
     retention_raw: float | None
     point: FrontPoint | None
     versions: Mapping[str, str]
+    left: tuple[str, ...] = ()
 
 
 def card_files(facts: Facts, how_to_load: str) -> dict[str, str]:
@@ -80,13 +82,19 @@ def settings_of(settings: SearchSettings) -> dict[str, Any]:
 
 def scores_of(facts: Facts) -> dict[str, Any]:
     """Return ``scores.json``: these weights' own scores, the confirmed ones, the dense model's."""
+    from autoprune.cost.bytes import stored_bytes
     from autoprune.cost.parameters import size_of
 
     size = size_of(facts.dense.spec, facts.candidate.plan)
+    stored = stored_bytes(facts.dense.spec, facts.candidate.plan, facts.candidate.precision)
     return {
         "params": size.params,
         "fraction": size.fraction,
         "backbone_removed": size.backbone_removed,
+        "bytes": stored,
+        "bytes_fraction": stored / stored_bytes(facts.dense.spec),
+        "precision": facts.candidate.precision,
+        "not_quantised": list(facts.left),
         "split": facts.split,
         "seed": facts.candidate.recipe.seed,
         "scores": dict(facts.scores),
@@ -123,12 +131,14 @@ def readme(facts: Facts, how_to_load: str) -> str:
         f"parameters ({size.fraction:.1%} of the whole model; {size.backbone_removed:.1%} of the "
         f"language backbone removed).",
         "",
+        *_stored(facts),
+        "",
         *_kept(facts),
         "",
         "## Load it",
         "",
-        "The layers have different shapes, so the checkpoint brings its own loading code. torch "
-        "and transformers are enough; AutoPrune is not needed. `directory` is this folder.",
+        "The layers have different shapes, so the checkpoint brings its own loading code. "
+        f"{_needed(facts)} are enough; AutoPrune is not needed. `directory` is this folder.",
         "",
         "```python",
         how_to_load.rstrip(),
@@ -163,6 +173,40 @@ def readme(facts: Facts, how_to_load: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _needed(facts: Facts) -> str:
+    """Return the libraries that load the checkpoint."""
+    from autoprune.models.precision import PRECISIONS
+
+    quantised = PRECISIONS[facts.candidate.precision].storage is not None
+    return "torch, transformers and torchao" if quantised else "torch and transformers"
+
+
+def _stored(facts: Facts) -> list[str]:
+    """Return what its weights take, and how those of the backbone are stored."""
+    from autoprune.cost.bytes import format_bytes, stored_bytes
+    from autoprune.models.precision import PRECISIONS
+
+    precision = facts.candidate.precision
+    stored = stored_bytes(facts.dense.spec, facts.candidate.plan, precision)
+    share = stored / stored_bytes(facts.dense.spec)
+    line = (
+        f"Its weights take {format_bytes(stored)} ({stored:,} bytes, {share:.1%} of the dense "
+        "model in float32)"
+    )
+    if PRECISIONS[precision].storage is None:
+        return [f"{line}, in {precision}."]
+    lines = [
+        f"{line}. The backbone's linear layers are quantised to {precision} (weight-only, by "
+        f"torchao); all else is in {PRECISIONS[precision].dtype}."
+    ]
+    if facts.left:
+        lines.append(
+            f"{len(facts.left)} of them have widths that do not suit the format and are left: "
+            f"{', '.join(f'`{name}`' for name in facts.left)}."
+        )
+    return lines
 
 
 def _kept(facts: Facts) -> list[str]:

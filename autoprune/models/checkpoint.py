@@ -145,8 +145,10 @@ def how_to_load(config: Any) -> str:
     auto = auto_class(config)
     other = "AutoProcessor" if wrapper_of(config).projector else "AutoTokenizer"
     more = ", trust_remote_code=True" if records_shapes(config) else ""
+    quantised = getattr(config, "quantization_config", None) is not None
+    needs = "# pip install torchao  (it reads the quantised weights)\n" if quantised else ""
     return (
-        f"from transformers import {auto}, {other}\n\n"
+        f"{needs}from transformers import {auto}, {other}\n\n"
         f"model = {auto}.from_pretrained(directory{more})\n"
         f"processor = {other}.from_pretrained(directory)\n"
     )

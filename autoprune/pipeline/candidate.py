@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
+from autoprune.models.precision import PRECISIONS, precision_of
 from autoprune.pruning.plan import PruningPlan
 from autoprune.recovery.recipe import RecoveryRecipe
 
-PRECISIONS = ("float32", "bfloat16")
+__all__ = ["PRECISIONS", "Candidate"]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A plan and a recipe; with the dense model they determine the small model.
+
+    A quantised ``precision`` is a last stage: recovery runs in its ``dtype``, and what comes
+    out is quantised.
 
     Raises:
         AutoPruneError: for an unknown precision.
@@ -27,10 +30,7 @@ class Candidate:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise AutoPruneError(
-                f"unknown precision {self.precision!r}{did_you_mean(self.precision, PRECISIONS)}"
-            )
+        precision_of(self.precision)
 
     @property
     def identity(self) -> str:

@@ -18,6 +18,7 @@ import torch
 
 from autoprune.data.encoding import EncodedSet, encode
 from autoprune.data.samples import SampleSet
+from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.tasks import TaskSpec, materialise
 from autoprune.models.arrays import state_arrays
@@ -65,9 +66,16 @@ def inspect(model: str, *, outline: bool = False) -> Inspected:
         outline: let a directory pass that holds a configuration and no weights.
 
     Raises:
-        AutoPruneError: for the first thing that would keep it from loading.
+        AutoPruneError: for the first thing that would keep it from loading, or if it is
+            quantised already.
     """
-    return inspect_model(model, NAMED, outline=outline)
+    found = inspect_model(model, NAMED, outline=outline)
+    if found.quantised is not None:
+        raise AutoPruneError(
+            f"model {model!r} is quantised already ({found.quantised}), and pruning starts from "
+            "full weights: pass the unquantised model"
+        )
+    return found
 
 
 def prepare(

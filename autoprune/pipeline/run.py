@@ -19,6 +19,8 @@ from autoprune.data.encoding import EncodedSet
 from autoprune.evaluation.proxy import kl_to_dense
 from autoprune.evaluation.retention import retention
 from autoprune.evaluation.scores import TaskScores
+from autoprune.models.precision import PRECISIONS
+from autoprune.models.quantise import quantised_copy
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pipeline.prepare import dense_model, open_evaluators
@@ -42,7 +44,7 @@ class RungResult:
         retention: of the dense model's ability, chance-corrected.
         retention_raw: the plain ratio of scores.
         per_task: score by task.
-        seconds: by stage (prune, recover, proxy, evaluate), of this rung alone.
+        seconds: by stage (prune, recover, quantise, proxy, evaluate), of this rung alone.
         flops: floating-point operations of this rung alone.
         loss: the recovery's running loss, where it trains.
     """
@@ -84,6 +86,10 @@ class CandidateRun:
     Rungs are pauses of one planned recovery (its schedule spans all of it), so a run that
     goes on from a rung equals one that was never interrupted.
 
+    A candidate of a quantised precision is recovered as it is and quantised behind the last
+    rung, before that is scored: rungs below full fidelity score it unquantised. What
+    :meth:`finish` returns is unquantised, too; quantising that gives what was scored.
+
     Args:
         bench: the process's tools.
         candidate: what to build.
@@ -95,12 +101,13 @@ class CandidateRun:
         self.candidate = candidate
         self._seconds: dict[str, float] = {}
         self._counted = 0
+        self._quantised: Any = None
         with self._timed("prune"):
             model = prune(
                 self.assets.config,
                 self.assets.weights,
                 candidate.plan,
-                getattr(torch, candidate.precision),
+                getattr(torch, PRECISIONS[candidate.precision].dtype),
                 bench.device,
                 spec=self.assets.spec,
                 generation_config=self.assets.generation_config,
@@ -121,7 +128,11 @@ class CandidateRun:
             EvaluationFailed: if the model cannot be scored.
         """
         with self._timed("recover"):
-            progress = self.recovery.run(share)
+            done = self._quantised is not None
+            progress = self.recovery.progress if done else self.recovery.run(share)
+        if share >= 1.0 and not done and PRECISIONS[self.candidate.precision].storage:
+            with self._timed("quantise"):
+                self._quantised = quantised_copy(self.finish(), self.candidate.precision)
         with self._timed("proxy"):
             proxy = self.proxy()
         scores = None
@@ -144,12 +155,17 @@ class CandidateRun:
             loss=None if np.isnan(progress.loss) else progress.loss,
         )
 
+    @property
+    def model(self) -> Any:
+        """The model as it stands: quantised, where that is asked for and its recovery is done."""
+        return self.recovery.model if self._quantised is None else self._quantised
+
     def proxy(self) -> float:
         """Return the mean KL divergence from the dense model, nats an answer token."""
         teacher = self.assets.probe_teacher
         assert teacher.hidden is not None  # prepared without a limit
         return kl_to_dense(
-            self.recovery.model,
+            self.model,
             self.assets.probe,
             np.arange(len(self.assets.probe)),
             teacher.hidden,
@@ -160,10 +176,10 @@ class CandidateRun:
     def score(self, split: str) -> TaskScores:
         """Score the model as it stands on a split's tasks."""
         exam = self.assets.exams[split]
-        return self.bench.evaluators[split].evaluate(self.recovery.model, exam.features)
+        return self.bench.evaluators[split].evaluate(self.model, exam.features)
 
     def finish(self) -> Any:
-        """Return the recovered model, LoRA merged."""
+        """Return the recovered model, LoRA merged, not quantised."""
         return self.recovery.finish()
 
     def save(self, directory: Path) -> None:

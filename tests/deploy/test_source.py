@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,25 @@ def test_a_card_says_what_a_reader_needs(facts: Facts, tmp_path: Path) -> None:
     everything = "".join(files.values())
     assert "secret" not in everything  # what is this machine's alone stays here
     assert str(tmp_path) not in everything
+
+
+def test_a_card_says_how_its_weights_are_stored(facts: Facts) -> None:
+    plain = json.loads(card_files(facts, "")["scores.json"])
+    assert (plain["bytes"], plain["precision"]) == (4 * plain["params"], "float32")
+    candidate = replace(facts.candidate, precision="int4")
+    small = replace(facts, candidate=candidate, left=("layers.0.mlp.down_proj",))
+    files = card_files(small, "")
+    scores = json.loads(files["scores.json"])
+    assert scores["bytes"] < plain["bytes"] / 2
+    assert scores["bytes_fraction"] < plain["bytes_fraction"] == plain["fraction"]
+    assert scores["not_quantised"] == ["layers.0.mlp.down_proj"]
+    for words in (
+        f"({scores['bytes']:,} bytes, {scores['bytes_fraction']:.1%} of the dense model",
+        "quantised to int4",
+        "torch, transformers and torchao are enough",
+        "1 of them have widths that do not suit the format",
+    ):
+        assert words in files["README.md"]
 
 
 def test_a_broken_card_is_refused(facts: Facts, tmp_path: Path) -> None:

@@ -125,6 +125,19 @@ def test_saved_quantised_models_load_in_a_fresh_process_and_here(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_a_uniform_one_needs_no_code_of_its_own(precision: str, tmp_path: Path) -> None:
+    model = tiny_model(layers=2, channels=16, tied=False)
+    quantise(model, precision)
+    saved = save_checkpoint(model, tiny_processor(), tmp_path / "out")
+    assert saved.proof.max_abs_diff == 0
+    assert saved.proof.model_class == "LlavaForConditionalGeneration"
+    assert "pip install torchao" in (saved.path / "README.md").read_text()
+    inputs = tiny_inputs()
+    assert torch.equal(load_model(saved.path).model(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.slow
 def test_a_plain_language_model_in_bfloat16_reloads(tmp_path: Path) -> None:
     model = pruned_model(tiny_text_config(tied=False, gqa=False), dtype=torch.bfloat16)
     quantise(model, "int8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import torch
 
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.tasks import resolve_tasks
+from autoprune.models import checkpoint
+from autoprune.models.checkpoint import save_checkpoint
+from autoprune.models.quantise import quantise
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.cache import Cache
 from autoprune.pipeline.candidate import Candidate
-from autoprune.pipeline.prepare import Preparation, prepare
+from autoprune.pipeline.prepare import Preparation, inspect, prepare
 from autoprune.pipeline.run import Bench
 from autoprune.pruning.allocation import Allocation, allocate
 from autoprune.pruning.scores import scores
@@ -115,6 +119,39 @@ def test_a_run_that_is_saved_and_loaded_equals_one_in_one_go(
         whole.finish().named_parameters(), second.finish().named_parameters(), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_quantised_candidate_is_scored_as_it_is_kept(
+    bench: Bench, assets: Assets, precision: str
+) -> None:
+    wanted = candidate(assets, scope="lora")
+    plain, quantised = bench.start(wanted), bench.start(replace(wanted, precision=precision))
+    # Below full fidelity it is the unquantised candidate.
+    assert plain.rung(0.5).proxy_kl == quantised.rung(0.5).proxy_kl
+    before, after = plain.rung(1.0), quantised.rung(1.0)
+    assert 0 < abs(after.proxy_kl - before.proxy_kl) < before.proxy_kl
+    assert "quantise" in after.seconds
+    # What is kept is unquantised; quantising that gives what was scored.
+    kept = quantised.finish()
+    for (name, a), (_, b) in zip(
+        plain.finish().named_parameters(), kept.named_parameters(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    quantise(kept, precision)
+    again = bench.evaluators["search"].evaluate(kept, assets.exams["search"].features)
+    assert again.by_task == after.per_task == quantised.score("search").by_task
+
+
+def test_a_quantised_model_is_not_searched(
+    bench: Bench, assets: Assets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bench.start(candidate(assets)).finish()
+    quantise(model, "int8")
+    monkeypatch.setattr(checkpoint, "prove_reload", lambda directory, reference: None)
+    save_checkpoint(model, assets.processor, tmp_path / "small")
+    with pytest.raises(AutoPruneError, match=r"quantised already .int8.*unquantised model"):
+        inspect(str(tmp_path / "small"))
 
 
 def test_another_candidates_state_is_refused(bench: Bench, assets: Assets, tmp_path: Path) -> None:
