@@ -16,11 +16,20 @@ import numpy as np
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.models.shape import BackboneSpec
-from autoprune.pruning.chains import chains_of, cheapest, cut_to_size
+from autoprune.pruning.chains import ATTENTION, MLP, by_query, chains_of, cheapest, cut_to_size
+from autoprune.pruning.depth import (
+    Removed,
+    everything,
+    params_without,
+    removal_sets,
+    shape_without,
+)
 from autoprune.pruning.plan import LayerPlan, PruningPlan, dense_plan, heads_of_groups
 from autoprune.pruning.scores import UnitScores
 
 AXES = ("width", "depth", "hybrid")
+DEPTH_UNITS = ("layer", "sublayer")
+HEAD_UNITS = ("group", "query")
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,14 @@ class Allocation:
     """How a cut is spread over a backbone. Every value is a knob of the search.
 
     Attributes:
-        axis: ``width`` removes KV groups and MLP channels, ``depth`` whole layers, ``hybrid`` both.
-        depth_share: share of a hybrid cut taken by whole layers, 0 to 1, as near as whole layers
+        axis: ``width`` removes heads and MLP channels, ``depth`` layers, ``hybrid`` both.
+        depth_share: share of a hybrid cut taken by depth, 0 to 1, as near as whole layers
             come to it from either side; more only if widths cannot give the rest.
-        contiguous: drop one run of layers instead of the least influential ones.
+        depth_unit: depth removes a ``layer`` at a time, or an attention or MLP ``sublayer``.
+        contiguous: drop one run of layers instead of the least influential ones; says nothing
+            of sublayers.
+        head_unit: width removes heads by whole KV ``group``, or one ``query`` head in every
+            group of a layer at a time; the same where a group has one head.
         temperature: 0: every layer loses the same share; 1: one ranking of all units, per
             parameter, decides. Between them the two ranks of a unit are blended.
         attention_share: 0: the width cut leaves attention alone; 0.5: both lose at one rate; 1:
@@ -47,14 +60,16 @@ class Allocation:
         mlp_window: the same for MLPs.
         layer_ratios: keep ratio of each layer (or of each of fewer, equal runs of layers), in
             (0, 1]; a common power of them is taken that meets the target. 1 leaves a layer whole.
-        stock: the same counts in every kept layer, which stock transformers can load; head
-            counts divide the hidden size. Profiles, windows and ratios then do not apply, and
-            the target is met within one uniform step.
+        stock: the same counts in every kept layer, in numbers that stock transformers can load.
+            Profiles, windows and ratios then do not apply, and the target is met within one
+            uniform step.
     """
 
     axis: str = "hybrid"
     depth_share: float = 0.5
+    depth_unit: str = "layer"
     contiguous: bool = False
+    head_unit: str = "group"
     temperature: float = 0.5
     attention_share: float = 0.5
     profile_slope: float = 0.0
@@ -67,8 +82,15 @@ class Allocation:
     stock: bool = False
 
     def __post_init__(self) -> None:
-        if self.axis not in AXES:
-            raise AutoPruneError(f"unknown axis {self.axis!r}{did_you_mean(self.axis, AXES)}")
+        for name, known in (("axis", AXES), ("depth_unit", DEPTH_UNITS), ("head_unit", HEAD_UNITS)):
+            value = getattr(self, name)
+            if value not in known:
+                what = name.replace("_", " ")
+                raise AutoPruneError(f"unknown {what} {value!r}{did_you_mean(value, known)}")
+        if self.stock and self.depth_unit == "sublayer":
+            raise AutoPruneError(
+                "stock models have both sublayers in every layer: use depth unit 'layer'"
+            )
         for name in ("depth_share", "temperature", "attention_share"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -156,11 +178,9 @@ def reachable(spec: BackboneSpec, allocation: Allocation, multiple: int = 1) -> 
     Every target between them is met from below, see :func:`allocate`. Every sublayer of a kept
     layer keeps at least one KV group and ``multiple`` channels.
     """
-    droppable = [] if allocation.axis == "width" else _droppable(spec, allocation)
-    if len(droppable) < len(spec.layers):
-        smallest = _smallest(spec, allocation, _kept(spec, droppable), multiple)
-    else:  # one layer has to stay, whichever it is
-        smallest = max(_smallest(spec, allocation, (index,), multiple) for index in droppable)
+    smallest = max(
+        _smallest(spec, allocation, gone, multiple) for gone in everything(spec, allocation)
+    )
     return smallest, spec.total_params
 
 
@@ -174,9 +194,10 @@ def allocate(
     """Return the plan that an allocation makes at a target size of the whole model.
 
     The plan's size is at most the target, and exact within one unit: whatever unit the
-    allocation may cut, putting one back would exceed the target. A unit is a KV group, or
-    ``multiple`` channels (or what a width above the last multiple has left over); for axis
-    ``depth`` it is a layer, and for ``stock`` one of them in every kept layer. A target at or
+    allocation may cut, putting one back would exceed the target. A unit is a KV group (or one
+    query head in each of a layer's groups), or ``multiple`` channels (or what a width above the
+    last multiple has left over); for axis ``depth`` it is a layer or sublayer, and for ``stock``
+    one of them in every kept layer. A target at or
     above the dense size keeps everything.
 
     Args:
@@ -190,7 +211,7 @@ def allocate(
         AutoPruneError: for a target below what can be reached (the message says what can), or
             scores of another model.
     """
-    _check(spec, scores, multiple)
+    _check(spec, scores, allocation, multiple)
     if target_params >= spec.total_params:
         return dense_plan(spec)
     lowest, _ = reachable(spec, allocation, multiple)
@@ -200,29 +221,48 @@ def allocate(
             f"these knobs: ask for at least {lowest:,} ({lowest / spec.total_params:.1%} of the "
             "model), or protect less"
         )
-    dropped = _drop_layers(spec, scores, allocation, target_params, multiple)
-    kept = _kept(spec, dropped)
-    if allocation.axis == "depth":
-        counts = {}
-    else:
-        chains = chains_of(spec, allocation, kept, multiple, scores)
-        counts = cut_to_size(chains, _params(spec, kept) - target_params)
+    removed = _removal(spec, scores, allocation, target_params, multiple)
+    counts: dict[tuple[int, str], int] = {}
+    if allocation.axis != "depth":
+        chains = chains_of(spec, allocation, removed, multiple, scores)
+        counts = cut_to_size(chains, params_without(spec, removed) - target_params)
     layers = []
-    for index in kept:
-        shape = spec.layers[index]
-        groups = counts.get((index, "attention"), shape.kv_heads)
-        channels = counts.get((index, "mlp"), shape.channels)
-        layers.append(
-            LayerPlan(
-                index,
-                heads_of_groups(
-                    _best(scores.groups[index, : shape.kv_heads], groups), spec.q_per_group
-                ),
-                tuple(_best(scores.channels[index, : shape.channels], channels)),
+    for index in range(len(spec.layers)):
+        shape = shape_without(spec.layers[index], index, removed)
+        if shape is not None:
+            heads = counts.get((index, ATTENTION))
+            channels = counts.get((index, MLP), shape.channels)
+            layers.append(
+                LayerPlan(
+                    index,
+                    _heads(spec, scores, allocation, index, heads) if shape.heads else (),
+                    tuple(_best(scores.channels[index, : shape.channels], channels)),
+                )
             )
-        )
     return PruningPlan(
         spec.model_type, spec.identity, len(spec.layers), spec.q_per_group, tuple(layers)
+    )
+
+
+def _heads(
+    spec: BackboneSpec,
+    scores: UnitScores,
+    allocation: Allocation,
+    index: int,
+    count: int | None,
+) -> tuple[int, ...]:
+    """Return the heads that a layer keeps: all, ``count`` groups, or ``count`` of each group."""
+    shape, per_group = spec.layers[index], spec.q_per_group
+    if count is None:
+        return tuple(range(shape.heads))
+    if not by_query(spec, allocation):
+        kept = _best(scores.groups[index, : shape.kv_heads], count)
+        return heads_of_groups(kept, per_group)
+    assert scores.heads is not None  # checked before
+    return tuple(
+        start + place
+        for start in range(0, shape.heads, per_group)
+        for place in _best(scores.heads[index, start : start + per_group], count)
     )
 
 
@@ -237,7 +277,7 @@ def _best(scores: np.ndarray, count: int) -> list[int]:
     return np.flatnonzero(above).tolist()
 
 
-def _check(spec: BackboneSpec, scores: UnitScores, multiple: int) -> None:
+def _check(spec: BackboneSpec, scores: UnitScores, allocation: Allocation, multiple: int) -> None:
     if multiple < 1:
         raise AutoPruneError(f"multiple is {multiple}: it must be at least 1")
     wanted = (
@@ -251,6 +291,8 @@ def _check(spec: BackboneSpec, scores: UnitScores, multiple: int) -> None:
             f"scores are for (layers, KV groups, channels) {found} and the model has {wanted}: "
             "measure importance on this model"
         )
+    if by_query(spec, allocation) and scores.heads is None:
+        raise AutoPruneError("query heads have no scores: measure importance of this model again")
     for index, shape in enumerate(spec.layers):
         parts = (scores.groups[index, : shape.kv_heads], scores.channels[index, : shape.channels])
         if not (
@@ -261,62 +303,33 @@ def _check(spec: BackboneSpec, scores: UnitScores, multiple: int) -> None:
             )
 
 
-def _kept(spec: BackboneSpec, dropped: list[int]) -> tuple[int, ...]:
-    gone = set(dropped)
-    return tuple(index for index in range(len(spec.layers)) if index not in gone)
-
-
-def _params(spec: BackboneSpec, kept: tuple[int, ...]) -> int:
-    costs = spec.layer_params
-    return spec.outside_params + sum(costs[index] for index in kept)
-
-
-def _smallest(
-    spec: BackboneSpec, allocation: Allocation, kept: tuple[int, ...], multiple: int
-) -> int:
-    """Return the smallest size that widths can reach once only ``kept`` layers are left."""
+def _smallest(spec: BackboneSpec, allocation: Allocation, removed: Removed, multiple: int) -> int:
+    """Return the smallest size that widths can reach once ``removed`` is gone."""
+    left = params_without(spec, removed)
     if allocation.axis == "depth":
-        return _params(spec, kept)
-    return _params(spec, kept) - cheapest(chains_of(spec, allocation, kept, multiple))
+        return left
+    return left - cheapest(chains_of(spec, allocation, removed, multiple))
 
 
-def _droppable(spec: BackboneSpec, allocation: Allocation) -> list[int]:
-    total = len(spec.layers)
-    return list(range(allocation.protect_first, total - allocation.protect_last))
-
-
-def _drop_layers(
+def _removal(
     spec: BackboneSpec,
     scores: UnitScores,
     allocation: Allocation,
     target: int,
     multiple: int,
-) -> list[int]:
-    """Return which layers go: as many as the axis asks for, the least influential ones."""
+) -> Removed:
+    """Return what depth takes: as much as the axis asks for, the least influential units."""
     if allocation.axis == "width":
-        return []
-    droppable = _droppable(spec, allocation)
-    most = min(len(droppable), len(spec.layers) - 1)
+        return frozenset()
     cut = spec.total_params - target
-    sets = [_least(scores.layers, droppable, n, allocation.contiguous) for n in range(most + 1)]
-    gone = [spec.total_params - _params(spec, _kept(spec, dropped)) for dropped in sets]
+    sets = removal_sets(spec, scores, allocation)
+    gone = [spec.total_params - params_without(spec, removed) for removed in sets]
     if allocation.axis == "depth":
-        return sets[next(n for n in range(most + 1) if gone[n] >= cut)]
+        return sets[next(n for n in range(len(sets)) if gone[n] >= cut)]
     wish = allocation.depth_share * cut
-    fits = [n for n in range(most + 1) if gone[n] <= cut]
+    fits = [n for n in range(len(sets)) if gone[n] <= cut]
     nearest = min(fits, key=lambda n: abs(gone[n] - wish))
-    for n in [*range(nearest, fits[-1] + 1), *range(fits[-1] + 1, most + 1)]:
-        if _smallest(spec, allocation, _kept(spec, sets[n]), multiple) <= target:
+    for n in [*range(nearest, fits[-1] + 1), *range(fits[-1] + 1, len(sets))]:
+        if _smallest(spec, allocation, sets[n], multiple) <= target:
             return sets[n]
-    return sets[most]
-
-
-def _least(influence: np.ndarray, droppable: list[int], count: int, contiguous: bool) -> list[int]:
-    """Return the ``count`` layers of least influence, or the run of least summed influence."""
-    if not count:
-        return []
-    if not contiguous:
-        order = sorted(droppable, key=lambda index: (influence[index], index))
-        return sorted(order[:count])
-    runs = [droppable[start : start + count] for start in range(len(droppable) - count + 1)]
-    return min(runs, key=lambda run: float(sum(influence[index] for index in run)))
+    return sets[-1]

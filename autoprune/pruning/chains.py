@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ class Chain:
 
     Attributes:
         layers: layers that the chain runs through: one, or all of them with equal counts.
-        kind: ``attention`` (units are KV groups) or ``mlp`` (channels).
+        kind: ``attention`` (units are KV groups, or query heads of each group) or ``mlp``
+            (channels).
         sizes: ``int64 [steps]``: units of each step, in each layer. The first always stays.
         costs: ``int64 [steps]``: parameters of each step, in all its layers.
         rate: how readily it is cut, relative to the others.
@@ -46,21 +48,34 @@ class Chain:
     keys: np.ndarray
 
 
+def by_query(spec: BackboneSpec, allocation: Allocation) -> bool:
+    """Whether attention is cut by query heads inside KV groups."""
+    return allocation.head_unit == "query" and spec.q_per_group > 1
+
+
 def chains_of(
     spec: BackboneSpec,
     allocation: Allocation,
-    kept: tuple[int, ...],
+    removed: AbstractSet[tuple[int, str]],
     multiple: int,
     scores: UnitScores | None = None,
 ) -> list[Chain]:
-    """Return a chain for every sublayer of the ``kept`` layers that may be cut."""
-    chains = [
-        chain
-        for kind in (ATTENTION, MLP)
-        for layers in ([kept] if allocation.stock else [(index,) for index in kept])
-        if (chain := _chain(spec, allocation, layers, kind, multiple)) is not None
-    ]
-    return chains if scores is None else _with_keys(chains, scores, allocation.temperature)
+    """Return a chain for every sublayer that may be cut, beside those that are ``removed``."""
+    chains = []
+    for kind in (ATTENTION, MLP):
+        kept = [
+            index
+            for index, shape in enumerate(spec.layers)
+            if (index, kind) not in removed
+            and (shape.heads if kind == ATTENTION else shape.channels)
+        ]
+        for layers in [tuple(kept)] if allocation.stock else [(index,) for index in kept]:
+            chain = _chain(spec, allocation, layers, kind, multiple) if layers else None
+            if chain is not None:
+                chains.append(chain)
+    if scores is None:
+        return chains
+    return _with_keys(spec, allocation, chains, scores)
 
 
 def cheapest(chains: list[Chain]) -> int:
@@ -141,9 +156,12 @@ def _chain(
             ratio = allocation.layer_ratios[index * len(allocation.layer_ratios) // depth]
     if rate == 0 or ratio == 1:
         return None
-    if kind == ATTENTION:
+    if kind == ATTENTION and by_query(spec, allocation):
+        unit = spec.head_params * shape.kv_heads
+        sizes = _head_steps(spec, spec.q_per_group, shape.kv_heads, allocation.stock)
+    elif kind == ATTENTION:
         unit = spec.attention_group_params
-        sizes = _group_steps(spec, shape.kv_heads, allocation.stock)
+        sizes = _head_steps(spec, shape.kv_heads, spec.q_per_group, allocation.stock)
     else:
         unit, sizes = spec.channel_params, _channel_steps(shape.channels, multiple)
     if len(sizes) < 2:
@@ -152,12 +170,14 @@ def _chain(
     return Chain(layers, kind, sizes, costs, max(rate, _SLOWEST), ratio, np.empty(0))
 
 
-def _group_steps(spec: BackboneSpec, groups: int, stock: bool) -> np.ndarray:
-    counts = np.arange(1, groups + 1)
-    if stock:  # stock Llama refuses to load a head count that does not divide the hidden size
-        fits = spec.hidden_size % (counts * spec.q_per_group) == 0
-        counts = counts[fits | (counts == groups)]
-    return np.diff(counts, prepend=0)
+def _head_steps(spec: BackboneSpec, most: int, heads: int, stock: bool) -> np.ndarray:
+    """Return steps up to ``most`` units of ``heads`` query heads each."""
+    counts = [
+        count
+        for count in range(1, most + 1)
+        if not stock or count == most or spec.takes_heads(count * heads)
+    ]
+    return np.diff(np.array(counts), prepend=0)
 
 
 @lru_cache(maxsize=64)
@@ -168,15 +188,18 @@ def _channel_steps(channels: int, multiple: int) -> np.ndarray:
     return steps
 
 
-def _with_keys(chains: list[Chain], scores: UnitScores, temperature: float) -> list[Chain]:
+def _with_keys(
+    spec: BackboneSpec, allocation: Allocation, chains: list[Chain], scores: UnitScores
+) -> list[Chain]:
     """Give every step its key: how much is to go before it, at the chain's rate."""
     if not chains:
         return []
-    means = [_step_means(chain, scores) for chain in chains]
+    queries = by_query(spec, allocation)
+    means = [_step_means(spec, chain, scores, queries) for chain in chains]
     weights = np.concatenate([chain.costs for chain in chains]).astype(np.float64)
     everywhere = _ranks(np.concatenate(means), weights)
     # The bare minimum of the global rank breaks ties between layers by importance.
-    blend = max(temperature, 1e-6)
+    blend = max(allocation.temperature, 1e-6)
     keyed, start = [], 0
     for chain in chains:
         stop = start + len(chain.sizes)
@@ -189,11 +212,18 @@ def _with_keys(chains: list[Chain], scores: UnitScores, temperature: float) -> l
     return keyed
 
 
-def _step_means(chain: Chain, scores: UnitScores) -> np.ndarray:
+def _step_means(spec: BackboneSpec, chain: Chain, scores: UnitScores, queries: bool) -> np.ndarray:
     """Return the mean score of each step's units, best units first."""
-    count = int(chain.sizes.sum())
-    source = scores.groups if chain.kind == ATTENTION else scores.channels
-    best_first = np.sort(source[list(chain.layers), :count], axis=1)[:, ::-1].mean(axis=0)
+    rows, count = list(chain.layers), int(chain.sizes.sum())
+    if chain.kind == MLP:
+        ordered = np.sort(scores.channels[rows, :count], axis=1)
+    elif queries:
+        assert scores.heads is not None
+        heads = scores.heads[rows, : spec.layers[rows[0]].heads]
+        ordered = np.sort(heads.reshape(-1, count), axis=1)  # a row is one KV group
+    else:
+        ordered = np.sort(scores.groups[rows, :count], axis=1)
+    best_first = ordered[:, ::-1].mean(axis=0)
     if len(chain.sizes) == count:
         return best_first
     starts = np.cumsum(chain.sizes) - chain.sizes

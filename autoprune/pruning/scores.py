@@ -93,6 +93,8 @@ class UnitScores:
         layers: ``float64 [L]`` block influence.
         attention: ``float64 [L]`` influence of the attention sublayer.
         mlp: ``float64 [L]`` influence of the MLP sublayer.
+        heads: ``float64 [L, H]`` a parameter of a query head; to choose within a KV group. None
+            where every head has keys of its own.
     """
 
     groups: np.ndarray
@@ -100,6 +102,7 @@ class UnitScores:
     layers: np.ndarray
     attention: np.ndarray
     mlp: np.ndarray
+    heads: np.ndarray | None = None
 
 
 Criterion = Callable[[Importance, float], tuple[np.ndarray, np.ndarray]]

@@ -13,6 +13,7 @@ from support.models import tiny_model
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import state_arrays
+from autoprune.models.families import Heads
 from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
 from autoprune.pruning.allocation import (
     BASELINES,
@@ -27,7 +28,13 @@ from autoprune.pruning.surgery import prune
 
 
 def make_spec(
-    layers: int = 8, groups: int = 8, q: int = 1, channels: int = 24, hidden: int = 32
+    layers: int = 8,
+    groups: int = 8,
+    q: int = 1,
+    channels: int = 24,
+    hidden: int = 32,
+    rule: Heads = "divisor",
+    anchored: int = 0,
 ) -> BackboneSpec:
     head_dim = 4
     return BackboneSpec(
@@ -42,6 +49,8 @@ def make_spec(
         mlp_fixed_params=hidden,
         layer_fixed_params=0,
         outside_params=12_345,
+        stock_heads=rule,
+        anchored=min(anchored, layers),
     )
 
 
@@ -59,6 +68,7 @@ def make_scores(spec: BackboneSpec, seed: int = 0, tied: bool = False) -> UnitSc
         draw(layers),
         draw(layers),
         draw(layers),
+        draw(layers, shape.heads),
     )
 
 
@@ -68,11 +78,17 @@ SPECS = st.builds(
     groups=st.integers(1, 8),
     q=st.integers(1, 4),
     channels=st.integers(1, 40),
+    rule=st.sampled_from(["any", "divisor", "dense"]),
+    anchored=st.integers(0, 2),
 )
 SHARE = st.floats(0, 1)
 WINDOWS = st.tuples(SHARE, SHARE).map(lambda pair: tuple(sorted(pair)))
 ALLOCATIONS = st.builds(
-    Allocation,
+    lambda stock, depth_unit, **knobs: Allocation(
+        stock=stock, depth_unit="layer" if stock else depth_unit, **knobs
+    ),
+    depth_unit=st.sampled_from(["layer", "sublayer"]),
+    head_unit=st.sampled_from(["group", "query"]),
     axis=st.sampled_from(["width", "hybrid", "depth"]),
     depth_share=SHARE,
     contiguous=st.booleans(),
@@ -109,6 +125,23 @@ def next_width(kept: int, dense: int, multiple: int) -> int:
     return min(kept + multiple, dense) if kept % multiple == 0 else dense
 
 
+def more_heads(
+    spec: BackboneSpec, allocation: Allocation, shape: LayerShape, dense: LayerShape
+) -> LayerShape:
+    """The shape with one more KV group, or one more query head in each."""
+    q = spec.q_per_group
+    if allocation.head_unit == "query" and q > 1:
+        options = [(m * dense.kv_heads, dense.kv_heads) for m in range(1, q + 1)]
+    else:
+        options = [(n * q, n) for n in range(1, dense.kv_heads + 1)]
+    wider = [
+        (heads, kv)
+        for heads, kv in options
+        if heads > shape.heads and (not allocation.stock or spec.takes_heads(heads))
+    ]
+    return LayerShape(*wider[0], shape.channels) if wider else shape
+
+
 def sizes_with_one_unit_more(
     spec: BackboneSpec, allocation: Allocation, plan: PruningPlan, multiple: int
 ) -> list[int]:
@@ -123,23 +156,18 @@ def sizes_with_one_unit_more(
             changed = dict(shapes)
             for index in step:
                 dense, shape = spec.layers[index], shapes[index]
-                if not is_cut_here(allocation, index, depth, kind):
+                there = shape.heads if kind == "attention" else shape.channels
+                if not there or not is_cut_here(allocation, index, depth, kind):
                     continue
                 if kind == "mlp":
                     wide = next_width(shape.channels, dense.channels, multiple)
                     changed[index] = dataclasses.replace(shape, channels=wide)
                 else:
-                    counts = range(shape.kv_heads + 1, dense.kv_heads + 1)
-                    if allocation.stock:
-                        q = spec.q_per_group
-                        counts = [n for n in counts if spec.hidden_size % (n * q) == 0] + [
-                            dense.kv_heads
-                        ]
-                    more = next(iter(counts), dense.kv_heads)
-                    changed[index] = LayerShape(more * spec.q_per_group, more, shape.channels)
+                    changed[index] = more_heads(spec, allocation, shape, dense)
             if changed != shapes:
                 sizes.append(spec.params_of(changed.values()))
-    if allocation.axis != "width" and plan.dropped_layers and not allocation.stock:
+    whole = allocation.depth_unit == "layer" and not allocation.stock
+    if allocation.axis != "width" and plan.dropped_layers and whole:
         sizes.append(spec.params_of(plan.shapes) + spec.layer_params[0])
     return sizes
 
@@ -170,18 +198,24 @@ def test_exact_within_one_unit(
     for layer, shape in zip(plan.layers, plan.shapes, strict=True):
         dense = spec.layers[layer.index]
         assert shape.channels % multiple == 0 or shape.channels == dense.channels
-        assert shape.kv_heads >= 1
-        assert shape.heads == shape.kv_heads * spec.q_per_group
+        if allocation.head_unit == "group" or spec.q_per_group == 1:
+            assert shape.heads == shape.kv_heads * spec.q_per_group
+        elif shape.heads:
+            assert shape.kv_heads == dense.kv_heads
+        may_go = allocation.axis != "width" and allocation.depth_unit == "sublayer"
+        may_go = may_go and layer.index not in protected
         if not is_cut_here(allocation, layer.index, depth, "attention"):
-            assert shape.heads == dense.heads
+            assert shape.heads == dense.heads or (may_go and not shape.heads)
         if not is_cut_here(allocation, layer.index, depth, "mlp"):
-            assert shape.channels == dense.channels
+            assert shape.channels == dense.channels or (may_go and not shape.channels)
+        assert may_go or (shape.heads and shape.channels)
     assert not protected & set(plan.dropped_layers)
+    assert not {*range(spec.anchored)} & set(plan.dropped_layers)
     if allocation.axis == "width":
         assert not plan.dropped_layers
     if allocation.stock:
-        assert len(set(plan.shapes)) == 1
-    if allocation.contiguous and plan.dropped_layers:
+        assert spec.deployability(plan.shapes) == "stock"
+    if allocation.contiguous and allocation.depth_unit == "layer" and plan.dropped_layers:
         dropped = plan.dropped_layers
         assert dropped[-1] - dropped[0] == len(dropped) - 1
     assert plan == allocate(spec, scores, allocation, target, multiple)
@@ -221,6 +255,51 @@ def test_what_cannot_be_reached(spec: BackboneSpec, allocation: Allocation, mult
     low, _ = reachable(spec, allocation, multiple)
     with pytest.raises(AutoPruneError, match=f"at least {low:,}"):
         allocate(spec, make_scores(spec), allocation, low - 1, multiple)
+
+
+def test_query_heads_go_within_their_groups() -> None:
+    spec = make_spec(q=4, groups=3)
+    scores = make_scores(spec)
+    allocation = Allocation(axis="width", head_unit="query", attention_share=1.0)
+    plan = allocate(spec, scores, allocation, int(0.9 * spec.total_params))
+    assert any(shape.heads < 12 for shape in plan.shapes)
+    for layer, shape in zip(plan.layers, plan.shapes, strict=True):
+        assert shape.kv_heads == 3
+        for group in range(3):
+            row = scores.heads[layer.index, 4 * group : 4 * group + 4]
+            kept = [head - 4 * group for head in layer.heads if head // 4 == group]
+            assert len(kept) == shape.heads // 3
+            assert row[kept].min() > np.delete(row, kept).max(initial=-1)
+    with pytest.raises(AutoPruneError, match="query heads have no scores"):
+        allocate(
+            spec, dataclasses.replace(scores, heads=None), allocation, int(0.9 * spec.total_params)
+        )
+
+
+def test_sublayers_go_by_influence_a_parameter() -> None:
+    spec = make_spec()
+    scores = make_scores(spec)
+    allocation = Allocation(axis="depth", depth_unit="sublayer", protect_first=1)
+    plan = allocate(spec, scores, allocation, int(0.7 * spec.total_params))
+    attention, mlp = (
+        spec.params_of_layer(shape) for shape in (LayerShape(8, 8, 0), LayerShape(0, 0, 24))
+    )
+    kept = {layer.index: layer for layer in plan.layers}
+    gone, left, costs = [], [], []
+    for index in range(1, 8):
+        layer = kept.get(index)
+        for influence, cost, there in (
+            (scores.attention, attention, layer is not None and bool(layer.heads)),
+            (scores.mlp, mlp, layer is not None and bool(layer.channels)),
+        ):
+            (left if there else gone).append(influence[index] / cost)
+            costs += [] if there else [cost]
+    assert gone
+    assert max(gone) < min(left)
+    size, last = spec.params_of(plan.shapes), costs[int(np.argmax(gone))]
+    assert size <= int(0.7 * spec.total_params) < size + last
+    with pytest.raises(AutoPruneError, match="both sublayers"):
+        Allocation(depth_unit="sublayer", stock=True)
 
 
 def test_kept_units_are_the_best_of_their_layer() -> None:
