@@ -9,7 +9,7 @@ parameter has.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ def from_arrays(
     arrays: Arrays,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    *,
+    layers: bool = True,
 ) -> Any:
     """Build the model of ``config`` with copies of ``arrays``, in evaluation mode.
 
@@ -67,12 +69,15 @@ def from_arrays(
         arrays: its parameters and buffers.
         dtype: of the parameters; None keeps that of the arrays.  Buffers keep theirs.
         device: where the model is put.
+        layers: False leaves the decoder layers on the meta device, for work that brings their
+            values itself, one layer at a time.
 
     Raises:
         AutoPruneError: if the arrays do not fit the configuration.
     """
     model = build_empty(config)
-    return fill(model, lambda name: to_tensor(_named(arrays, name)), dtype, device)
+    empty = [] if layers else [id(m) for m in model.get_decoder().layers.modules()]
+    return fill(model, lambda name: to_tensor(named(arrays, name)), dtype, device, skip=empty)
 
 
 def build_empty(config: Any) -> Any:
@@ -90,6 +95,8 @@ def fill(
     source: Callable[[str], torch.Tensor],
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    *,
+    skip: Collection[int] = (),
 ) -> Any:
     """Give a model on the meta device its values, one tensor at a time; tied ones stay tied.
 
@@ -99,10 +106,13 @@ def fill(
             model may keep.
         dtype: of the parameters; None keeps that of ``source``.  Buffers keep theirs.
         device: where the tensors are put.
+        skip: ids of modules that stay on the meta device.
     """
     # Old beside new, so that no old parameter is freed and its id taken by another.
     made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
     for path, module in model.named_modules():
+        if id(module) in skip:
+            continue
         prefix = f"{path}." if path else ""
         for name, old in list(module._parameters.items()):
             if old is None:
@@ -142,7 +152,12 @@ def _of_shape(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tenso
     return tensor
 
 
-def _named(arrays: Arrays, name: str) -> np.ndarray:
+def named(arrays: Arrays, name: str) -> np.ndarray:
+    """Return an array by name.
+
+    Raises:
+        AutoPruneError: if it is missing.
+    """
     if name not in arrays:
         raise AutoPruneError(
             f"weight {name} is missing: use the configuration that belongs to these weights"

@@ -1,7 +1,9 @@
 """Importance of every unit, from one calibration pass: a forward and a backward a batch.
 
-Weights are frozen during the pass, so no weight gradient is ever stored: each layer's probe
-reads activations and their gradients by hooks and adds up what it needs, in float64.
+The backward pass goes through one layer at a time (see ``blocks``), so that beside the model
+there are the activations of one layer only. Weights are frozen during the pass, so no weight
+gradient is ever stored: each layer's probe (see ``probe``) reads activations and their gradients
+by hooks and adds up what it needs, in float64.
 
 Absolute values of gradients are taken before they are averaged: a sample at a time for weights,
 a token at a time for gates. Summed over a batch first (as LLM-Pruner does over its ten samples),
@@ -15,9 +17,9 @@ The loss of a sample is the mean cross entropy of its answer tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,12 +27,13 @@ from torch import nn
 
 from autoprune.data.encoding import Batch, EncodedSet, batches
 from autoprune.errors import AutoPruneError
-from autoprune.models.backbone import Backbone, UnitSlice, backbone_of
+from autoprune.models.arrays import Arrays
+from autoprune.models.backbone import backbone_of
+from autoprune.models.memory import peak_memory
 from autoprune.models.vision import decode, embed, head, vision_features
-from autoprune.pruning.scores import IMAGE, TEXT, Importance
-
-_CHUNK = 1 << 24
-"""Entries of weight gradients that are held at a time."""
+from autoprune.pruning.blocks import Blocks, blockwise, brought
+from autoprune.pruning.probe import LayerProbe, Seen
+from autoprune.pruning.scores import Importance
 
 
 def measure(
@@ -40,6 +43,7 @@ def measure(
     *,
     batch_size: int = 8,
     features: torch.Tensor | np.ndarray | None = None,
+    weights: Arrays | None = None,
 ) -> Importance:
     """Measure everything that importance criteria need, in one pass over calibration rows.
 
@@ -53,6 +57,9 @@ def measure(
         batch_size: rows at a time. The result does not depend on it, but memory does.
         features: ``[images, tokens, dim]`` from ``vision_features`` for the whole set, if they
             are at hand; otherwise computed from the set's pixels.
+        weights: where the decoder layers' values are read from, one layer at a time and twice a
+            batch, if they lie on the meta device (``from_arrays(..., layers=False)``). So a model
+            can be measured on a device that does not hold it.
 
     Raises:
         AutoPruneError: without rows, or if anything measured is not finite.
@@ -60,11 +67,19 @@ def measure(
     if len(indices) == 0:
         raise AutoPruneError("importance needs calibration samples: give at least one")
     backbone = backbone_of(model)
-    seen = _Seen()
-    probes = [_LayerProbe(backbone, index, seen) for index in range(len(backbone.shapes))]
-    device = next(model.parameters()).device
+    blocks = Blocks()
+    device = cast(Any, model).get_input_embeddings().weight.device
+    seen = Seen(blocks, device)
+    probes = [LayerProbe(backbone, index, seen) for index in range(len(backbone.shapes))]
+    streamed = None if weights is None else brought(backbone, weights)
     loss, answers = 0.0, 0
-    with _frozen(model), torch.enable_grad(), _hooked(probes):
+    with (
+        peak_memory(device) as peak,
+        _frozen(model),
+        torch.enable_grad(),
+        _hooked(probes),
+        blockwise(backbone.layers, blocks, streamed),
+    ):
         for batch in batches(encoded, indices, batch_size, device, pixels=features is None):
             seen.read(batch)
             losses = _answer_losses(model, batch, _features(model, batch, features))
@@ -73,7 +88,7 @@ def measure(
             (losses / counts[rows]).sum().backward()  # type: ignore[no-untyped-call]
             loss += float(losses.detach().double().sum())
             answers += len(losses)
-    return _finish(probes, seen, len(indices), answers, loss / max(answers, 1))
+    return _finish(probes, seen, len(indices), answers, loss / max(answers, 1), peak.bytes)
 
 
 def _features(
@@ -98,174 +113,6 @@ def _answer_losses(model: nn.Module, batch: Batch, features: torch.Tensor | None
     return nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-class _Seen:
-    """The batch that the probes are looking at, and how many tokens there were."""
-
-    def __init__(self) -> None:
-        self.masks: tuple[torch.Tensor, torch.Tensor]
-        self.tokens = [0, 0]
-
-    def read(self, batch: Batch) -> None:
-        self.masks = (batch.image_tokens, batch.valid & ~batch.image_tokens)
-        for modality in (IMAGE, TEXT):
-            self.tokens[modality] += int(self.masks[modality].sum())
-
-
-class _LayerProbe:
-    """Adds up what one decoder layer shows; knows nothing of other layers."""
-
-    def __init__(self, backbone: Backbone, index: int, seen: _Seen) -> None:
-        self.layer = backbone.layers[index]
-        self.family = backbone.family
-        self.shape = backbone.shapes[index]
-        self.head_dim = backbone.head_dim
-        self.slices = {
-            "groups": backbone.attention_slices(index),
-            "channels": backbone.mlp_slices(index),
-        }
-        self.seen = seen
-        self.weight_taylor = {kind: self._zeros(kind) for kind in self.slices}
-        self.gate_taylor = {kind: self._zeros(kind, 2) for kind in self.slices}
-        self.energy = {kind: self._zeros(kind, 2) for kind in self.slices}
-        self.influence = {kind: [0.0, 0.0] for kind in ("block", "attention", "mlp")}
-        self._inputs: torch.Tensor | None = None
-        self._residual: torch.Tensor | None = None
-        self._mlp_output: torch.Tensor | None = None
-
-    def magnitude(self, kind: str) -> np.ndarray:
-        """Σ w² of each unit."""
-        total = self._zeros(kind)
-        for part in self.slices[kind]:
-            weight = part.linear.weight.detach()
-            square = weight.float().square().sum(0 if part.output else 1)
-            if not part.output and part.linear.bias is not None:
-                square = square + part.linear.bias.detach().float().square()
-            total += self._by_unit(square[part.start : part.stop], part)
-        return total.cpu().numpy()
-
-    def is_finite(self) -> bool:
-        """Whether nothing overflowed."""
-        sums = [*self.weight_taylor.values(), *self.gate_taylor.values(), *self.energy.values()]
-        influences = [value for pair in self.influence.values() for value in pair]
-        return all(bool(s.isfinite().all()) for s in sums) and bool(np.isfinite(influences).all())
-
-    def hook(self) -> Iterator[Any]:
-        """Set the hooks; the caller removes the handles."""
-        yield self.layer.register_forward_pre_hook(self._enter, with_kwargs=True)
-        yield self.layer.register_forward_hook(self._leave)
-        if self.slices["groups"]:
-            attention = self.layer.get_submodule(self.family.attention.module)
-            yield attention.register_forward_hook(self._after_attention)
-        if self.slices["channels"]:
-            mlp = self.layer.get_submodule(self.family.mlp.module)
-            yield mlp.register_forward_hook(self._after_mlp)
-        for kind, slices in self.slices.items():
-            for linear in {id(part.linear): part.linear for part in slices}.values():
-                parts = [part for part in slices if part.linear is linear]
-                yield linear.register_forward_hook(self._reader(kind, parts))
-
-    # -- influence of the layer and its sublayers -------------------------------------------
-
-    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found = args[0] if args else kwargs["hidden_states"]
-        self._inputs = self._residual = found.detach()
-        self._mlp_output = None
-
-    def _after_attention(self, _: nn.Module, __: Any, output: Any) -> None:
-        assert self._inputs is not None
-        self._residual = self._inputs + _first(output).detach()
-        self._compare("attention", self._inputs, self._residual)
-
-    def _after_mlp(self, _: nn.Module, __: Any, output: Any) -> None:
-        self._mlp_output = _first(output).detach()
-
-    def _leave(self, _: nn.Module, __: Any, output: Any) -> None:
-        assert self._inputs is not None
-        out = _first(output).detach()
-        self._compare("block", self._inputs, out)
-        if self._mlp_output is not None:
-            self._compare("mlp", out - self._mlp_output, out)
-        self._inputs = self._residual = self._mlp_output = None
-
-    def _compare(self, kind: str, before: torch.Tensor, after: torch.Tensor) -> None:
-        """Add 1 − cos of each token, one product a token, in float32."""
-        distance = 1 - nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)
-        for modality, mask in enumerate(self.seen.masks):
-            self.influence[kind][modality] += float(distance[mask].double().sum())
-
-    # -- units -------------------------------------------------------------------------------
-
-    def _reader(self, kind: str, parts: list[UnitSlice]) -> Callable[..., None]:
-        output = parts[0].output
-
-        def read(_: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
-            inputs = args[0]
-            if output:
-                self._add_energy(kind, parts[0], inputs.detach())
-                if inputs.requires_grad:
-                    inputs.register_hook(
-                        lambda grad: self._add_gate_taylor(kind, parts[0], inputs.detach(), grad)
-                    )
-            if out.requires_grad:
-                out.register_hook(
-                    lambda grad: self._add_weight_taylor(kind, parts, inputs.detach(), grad)
-                )
-
-        return read
-
-    def _add_energy(self, kind: str, part: UnitSlice, inputs: torch.Tensor) -> None:
-        """Add a unit's energy relative to that of the residual stream it is added to."""
-        assert self._residual is not None
-        stream = self._residual.float().square().sum(-1, keepdim=True)
-        square = inputs.float().square() / stream.clamp(min=1e-30)
-        columns = part.linear.weight.detach().float().square().sum(0)
-        for modality, mask in enumerate(self.seen.masks):
-            total = square[mask].double().sum(0) * columns
-            self.energy[kind][:, modality] += self._by_unit(total, part)
-
-    def _add_gate_taylor(
-        self, kind: str, part: UnitSlice, inputs: torch.Tensor, grad: torch.Tensor
-    ) -> None:
-        product = inputs.float() * grad.float()
-        for modality, mask in enumerate(self.seen.masks):
-            self.gate_taylor[kind][:, modality] += self._by_unit(product[mask], part).abs().sum(0)
-
-    def _add_weight_taylor(
-        self, kind: str, parts: list[UnitSlice], inputs: torch.Tensor, grad: torch.Tensor
-    ) -> None:
-        linear, output = parts[0].linear, parts[0].output
-        weight = linear.weight.detach().float()
-        step = max(1, _CHUNK // weight.numel())
-        entries = torch.zeros(
-            weight.shape[1 if output else 0], dtype=torch.float64, device=weight.device
-        )
-        for x, g in zip(inputs.split(step), grad.split(step), strict=True):
-            gradients = torch.bmm(g.transpose(1, 2).float(), x.float())
-            products = (gradients * weight).abs_()
-            entries += products.sum(1 if output else 2).double().sum(0)
-            if not output and linear.bias is not None:
-                shifts = g.float().sum(1) * linear.bias.detach().float()
-                entries += shifts.abs().double().sum(0)
-        for part in parts:
-            self.weight_taylor[kind] += self._by_unit(entries[part.start : part.stop], part)
-
-    def _by_unit(self, entries: torch.Tensor, part: UnitSlice) -> torch.Tensor:
-        """Sum entries of a projection's pruned axis (the last) over their unit."""
-        if part.part == "channel":
-            return entries.double()
-        return entries.double().unflatten(-1, (self.shape.kv_heads, -1)).sum(-1)
-
-    def _zeros(self, kind: str, *more: int) -> torch.Tensor:
-        units = self.shape.kv_heads if kind == "groups" else self.shape.channels
-        device = next(self.layer.parameters()).device
-        return torch.zeros((units, *more), dtype=torch.float64, device=device)
-
-
-def _first(output: Any) -> torch.Tensor:
-    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return found
-
-
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Freeze all weights and leave training mode; put both back as they were."""
@@ -282,7 +129,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(probes: list[_LayerProbe]) -> Iterator[None]:
+def _hooked(probes: list[LayerProbe]) -> Iterator[None]:
     handles: list[Any] = []
     try:
         for probe in probes:
@@ -294,11 +141,12 @@ def _hooked(probes: list[_LayerProbe]) -> Iterator[None]:
 
 
 def _finish(
-    probes: list[_LayerProbe],
-    seen: _Seen,
+    probes: list[LayerProbe],
+    seen: Seen,
     samples: int,
     answers: int,
     loss: float,
+    peak: int,
 ) -> Importance:
     for index, probe in enumerate(probes):
         if not probe.is_finite():
@@ -326,16 +174,17 @@ def _finish(
         gate_taylor_channels=total("gate_taylor", "channels") / samples * present,
         activation_groups=total("energy", "groups") / tokens,
         activation_channels=total("energy", "channels") / tokens,
-        magnitude_groups=_stack([probe.magnitude("groups") for probe in probes]),
-        magnitude_channels=_stack([probe.magnitude("channels") for probe in probes]),
+        magnitude_groups=_stack([probe.magnitude["groups"] for probe in probes]),
+        magnitude_channels=_stack([probe.magnitude["channels"] for probe in probes]),
         block_influence=influence("block"),
         attention_influence=influence("attention", "groups"),
         mlp_influence=influence("mlp", "channels"),
-        group_params=np.array([_unit_params(probe, "groups") for probe in probes]),
-        channel_params=np.array([_unit_params(probe, "channels") for probe in probes]),
+        group_params=np.array([probe.unit_params("groups") for probe in probes]),
+        channel_params=np.array([probe.unit_params("channels") for probe in probes]),
         samples=samples,
         answer_tokens=answers,
         loss=loss,
+        peak_bytes=peak,
     )
 
 
@@ -346,16 +195,3 @@ def _stack(rows: list[np.ndarray]) -> np.ndarray:
     for place, row in enumerate(rows):
         stacked[place, : len(row)] = row
     return stacked
-
-
-def _unit_params(probe: _LayerProbe, kind: str) -> float:
-    """Parameters of one unit of a layer; NaN where the sublayer is dropped."""
-    units = probe.shape.kv_heads if kind == "groups" else probe.shape.channels
-    if not units:
-        return float("nan")
-    entries = 0
-    for part in probe.slices[kind]:
-        across = part.linear.out_features if part.output else part.linear.in_features
-        bias = not part.output and part.linear.bias is not None
-        entries += (part.stop - part.start) * (across + bias)
-    return entries / units

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Importance:
         answer_tokens: answer tokens among them.
         loss: mean cross entropy of the answers, in nats a token: near zero means that the model
             has memorised the samples and its gradients say little.
+        peak_bytes: most memory that the pass held, see ``models.memory``; differs from run to run
+            and is no part of the identity.
     """
 
     weight_taylor_groups: np.ndarray
@@ -62,11 +64,12 @@ class Importance:
     samples: int
     answer_tokens: int
     loss: float
+    peak_bytes: int = field(default=0, compare=False)
 
     @cached_property
     def identity(self) -> str:
         """Content hash."""
-        return content_hash([getattr(self, field.name) for field in fields(self)])
+        return content_hash([getattr(self, f.name) for f in fields(self) if f.compare])
 
     def save(self, path: Path) -> None:
         """Write everything to one ``.npz`` file."""
@@ -78,7 +81,7 @@ class Importance:
         """Read what :meth:`save` wrote."""
         with np.load(path) as data:
             arrays = {name: data[name] for name in data.files}
-        for name in ("samples", "answer_tokens"):
+        for name in ("samples", "answer_tokens", "peak_bytes"):
             arrays[name] = int(arrays[name])
         return cls(**{**arrays, "loss": float(arrays["loss"])})
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from support.models import tiny_model, tiny_processor
+from support.models import tiny_model
+from support.samples import sample_set
 
-from autoprune.data.encoding import Batch, EncodedSet, collate, encode
-from autoprune.data.samples import Sample, Turn
+from autoprune.data.encoding import Batch, collate
 from autoprune.errors import AutoPruneError
 from autoprune.models.backbone import backbone_of
 from autoprune.models.shape import spec_of
@@ -22,21 +21,6 @@ from autoprune.pruning.importance import measure
 from autoprune.pruning.scores import CRITERIA, IMAGE, TEXT, Importance, scores
 
 ARRAYS = [f.name for f in dataclasses.fields(Importance) if f.type == "np.ndarray"]
-
-
-def sample_set(count: int = 4) -> EncodedSet:
-    rng = np.random.default_rng(0)
-    samples = []
-    for i in range(count):
-        image = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-        turns = [
-            Turn("what is the colour of the digit ?", ["red", "blue"][i % 2], "colour"),
-            Turn(f"how many {i} ?", str(i + 2), "count"),
-            Turn("what is left ?", "green yes", "two"),
-        ]
-        samples.append(Sample(str(i), image, tuple(turns[: 1 + i % 3])))
-    samples.append(Sample("text", None, (Turn("what is left of the digit ?", "no", "text"),)))
-    return encode(samples, tiny_processor())
 
 
 def sample_loss(model: Any, batch: Batch) -> torch.Tensor:
