@@ -82,6 +82,7 @@ def _hub_directory(name: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
+    patterns.append("conversation.py")  # the prompt of some original layouts; read, never run
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except LocalEntryNotFoundError:
