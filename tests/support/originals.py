@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from autoprune.models.convert.bunny import Tower
@@ -124,7 +124,7 @@ register_conv_template(
 
 
 def bunny_tensors(config: Mapping[str, Any], tower_layers: int = 2) -> dict[str, torch.Tensor]:
-    """Random tensors under Bunny's names; the tower lacks its last layer and its head."""
+    """Random tensors under Bunny's names; a tower of 2 layers lacks its last and its head."""
     make = _Maker(0)
     hidden, ffn = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
@@ -154,6 +154,14 @@ def bunny_tensors(config: Mapping[str, Any], tower_layers: int = 2) -> dict[str,
         make.linear(f"{layer}mlp.fc1", TOWER.intermediate_size, width)
         make.linear(f"{layer}mlp.fc2", width, TOWER.intermediate_size)
     make.norm(f"{tower}post_layernorm", width)
+    if tower_layers == TOWER.layers:
+        make(f"{tower}head.probe", 1, 1, width)
+        make(f"{tower}head.attention.in_proj_weight", 3 * width, width)
+        make(f"{tower}head.attention.in_proj_bias", 3 * width)
+        make.linear(f"{tower}head.attention.out_proj", width, width)
+        make.norm(f"{tower}head.layernorm", width)
+        make.linear(f"{tower}head.mlp.fc1", TOWER.intermediate_size, width)
+        make.linear(f"{tower}head.mlp.fc2", width, TOWER.intermediate_size)
     return make.tensors
 
 
@@ -302,6 +310,14 @@ def _sentence_pieces() -> Tokenizer:
     return tokenizer
 
 
+def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint under the names they have on disk."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return tensors
+
+
 def _write(
     directory: Path,
     config: Mapping[str, Any],
@@ -329,6 +345,41 @@ def _write(
     if shards > 1:
         index = {"metadata": {}, "weight_map": weight_map}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def use_sentencepiece(directory: Path) -> int:
+    """Replace an InternVL checkpoint's tokenizer by a SentencePiece model; returns its size.
+
+    That is how a tokenizer is saved that was loaded with ``use_fast=False``.
+    """
+    import sentencepiece
+
+    (directory / "tokenizer.json").unlink()
+    path = directory / "tokenizer_config.json"
+    fields = json.loads(path.read_text())
+    tags = [row["content"] for row in fields["added_tokens_decoder"].values()][3:]
+    size = json.loads((directory / "config.json").read_text())["llm_config"]["vocab_size"]
+    with (directory / "tokenizer.model").open("wb") as stream:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([*TEXT, "the digit is the digit"] * 20),
+            model_writer=stream,
+            vocab_size=size - len(tags),
+            model_type="bpe",
+            byte_fallback=True,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    added = {str(size - len(tags) + i): tag for i, tag in enumerate(tags)}
+    fields["added_tokens_decoder"] = {
+        number: {"content": tag, "special": True, "normalized": False}
+        for number, tag in added.items()
+    }
+    path.write_text(json.dumps({**fields, "legacy": False, "add_bos_token": True}))
+    (directory / "added_tokens.json").write_text(json.dumps({t: int(n) for n, t in added.items()}))
+    return size
 
 
 def _write_tokenizer(directory: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:

@@ -75,7 +75,6 @@ def build(source: Source) -> Built:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
         notes.append(f"texts are padded with {tokenizer.eos_token}: the tokenizer names no padding")
-    tokenizer.padding_side = "left"
     image_id = int(tokenizer.convert_tokens_to_ids(_IMAGE))
     rows = max(text.vocab_size, image_id + 1)
     if rows > text.vocab_size:

@@ -343,6 +343,7 @@ LAYOUT = Layout(
         Requirement("ps_version", ("v2",), "v1", "which transposes the image"),
         Requirement("select_layer", (-1,), -1, "another layer of the vision tower"),
         Requirement("pad2square", (False,), False, "which the image processor cannot do"),
+        Requirement("use_thumbnail", (True,), False, "which the image processor cannot do"),
         Requirement("use_backbone_lora", (0, False), 0, "whose adapters are not merged"),
         Requirement("use_llm_lora", (0, False), 0, "whose adapters are not merged"),
         Requirement("vision_config.norm_type", ("layer_norm", "rms_norm"), "rms_norm", "unknown"),

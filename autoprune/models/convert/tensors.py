@@ -110,10 +110,11 @@ def check_plan(source: Source, targets: Sequence[Target], model: Any) -> None:
                 f"place: {mend}"
             )
         if wanted[target.name] != target.written:
-            shape = list(source.headers[target.source].shape)
+            shape, given = list(source.headers[target.source].shape), list(target.written)
+            gives = "" if given == shape else f", which gives {given},"
             raise AutoPruneError(
-                f"{target.source} has shape {shape} and gives {list(target.written)} where "
-                f"{config} asks for {list(wanted[target.name])}: {mend}"
+                f"{target.source} has shape {shape}{gives} where {config} asks for "
+                f"{list(wanted[target.name])}: {mend}"
             )
     if lost := sorted(set(wanted) - {target.name for target in targets}):
         raise AutoPruneError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.files import check_processor
 
 _FILES = (
     "tokenizer.json",
@@ -20,10 +20,11 @@ _FILES = (
     "vocab.json",
     "merges.txt",
 )
+_VOCABULARIES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 
 
 def load_tokenizer(directory: Path, text_config: Any, named: Mapping[str, str]) -> Any:
-    """Return a fast tokenizer that knows the named tokens.
+    """Return a fast tokenizer that knows the named tokens and pads on the left, for generation.
 
     It is read from a copy of its files alone, so that the original configuration, which points
     at code, plays no part.
@@ -37,16 +38,23 @@ def load_tokenizer(directory: Path, text_config: Any, named: Mapping[str, str]) 
     Raises:
         AutoPruneError: if it is missing or cannot be read.
     """
-    from transformers import AutoTokenizer
+    import transformers
 
-    check_processor(directory, vision=False)
+    added = set(named.values())
+    if not any(all((directory / name).is_file() for name in names) for names in _VOCABULARIES):
+        raise AutoPruneError(
+            f"{directory} has no tokenizer: put its tokenizer.json, or its tokenizer.model, there"
+        )
     with tempfile.TemporaryDirectory(prefix="autoprune-tokenizer-") as scratch:
         for name in _FILES:
             if (directory / name).is_file():
                 shutil.copy(directory / name, scratch)
         text_config.save_pretrained(scratch)
+        kind = _named_class(directory) or transformers.AutoTokenizer
         try:
-            tokenizer = AutoTokenizer.from_pretrained(scratch, extra_special_tokens=dict(named))
+            tokenizer = kind.from_pretrained(
+                scratch, extra_special_tokens=dict(named), padding_side="left"
+            )
         except Exception as error:
             lines = str(error).strip().splitlines()
             reason = lines[0][:200] if lines else type(error).__name__
@@ -58,6 +66,13 @@ def load_tokenizer(directory: Path, text_config: Any, named: Mapping[str, str]) 
             f"the tokenizer in {directory} has no fast form ({type(tokenizer).__name__}): put its "
             "tokenizer.json there"
         )
+    size = int(text_config.vocab_size)
+    vocabulary = tokenizer.get_vocab()
+    if beyond := [word for word, at in vocabulary.items() if at >= size and word not in added]:
+        raise AutoPruneError(
+            f"the tokenizer in {directory} has token {vocabulary[beyond[0]]} where the model has "
+            f"{size} tokens: copy the tokenizer that belongs to these weights"
+        )
     for token in named.values():
         ids = tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
@@ -66,3 +81,28 @@ def load_tokenizer(directory: Path, text_config: Any, named: Mapping[str, str]) 
                 "files again"
             )
     return tokenizer
+
+
+def _named_class(directory: Path) -> Any:
+    """Return the class that reads a bare SentencePiece model; None where there is a fast file.
+
+    The class that the text backbone suggests would not put a space before the first word.
+
+    Raises:
+        AutoPruneError: if SentencePiece models cannot be read with what is installed.
+    """
+    import transformers
+
+    model, config = directory / "tokenizer.model", directory / "tokenizer_config.json"
+    if (directory / "tokenizer.json").is_file() or not model.is_file():
+        return None
+    try:
+        from sentencepiece import sentencepiece_model_pb2  # noqa: F401
+    except Exception as error:
+        raise AutoPruneError(
+            f"{model} cannot be read: the installed sentencepiece and protobuf do not fit "
+            f"({type(error).__name__}): pip install 'sentencepiece<0.2.3'"
+        ) from None
+    name = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
+    found = getattr(transformers, str(name).removesuffix("Fast"), None)
+    return found or transformers.LlamaTokenizer
