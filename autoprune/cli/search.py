@@ -30,6 +30,8 @@ def search(
     name: Annotated[str | None, setting("name", GOAL, metavar="NAME")] = None,
     tasks: Annotated[list[str] | None, setting("tasks", GOAL, metavar="TASK[,TASK...]")] = None,
     min_size: Annotated[str | None, setting("min_size", GOAL, metavar="SIZE")] = None,
+    deployable: Annotated[str | None, setting("deployable", GOAL, metavar="stock|any")] = None,
+    multiple: Annotated[int | None, setting("multiple", HOW)] = None,
     trials: Annotated[int | None, setting("trials", HOW)] = None,
     max_hours: Annotated[float | None, setting("max_hours", HOW)] = None,
     space: Annotated[str | None, setting("space", HOW, metavar="NAME|FILE")] = None,

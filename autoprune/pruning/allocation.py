@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -182,6 +182,15 @@ def reachable(spec: BackboneSpec, allocation: Allocation, multiple: int = 1) -> 
         _smallest(spec, allocation, gone, multiple) for gone in everything(spec, allocation)
     )
     return smallest, spec.total_params
+
+
+def largest_unit(spec: BackboneSpec, allocation: Allocation, multiple: int = 1) -> int:
+    """Return the parameters of the largest unit, which sizes are exact within.
+
+    For ``stock`` that is a step of every layer at once.
+    """
+    chains = chains_of(spec, replace(allocation, protect_first=0, protect_last=0), (), multiple)
+    return max((int(chain.costs.max()) for chain in chains), default=max(spec.layer_params))
 
 
 def allocate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def by_query(spec: BackboneSpec, allocation: Allocation) -> bool:
 def chains_of(
     spec: BackboneSpec,
     allocation: Allocation,
-    removed: AbstractSet[tuple[int, str]],
+    removed: Collection[tuple[int, str]],
     multiple: int,
     scores: UnitScores | None = None,
 ) -> list[Chain]:

@@ -13,7 +13,7 @@ from autoprune.cost.parameters import size_of
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.candidate import Candidate
-from autoprune.pruning.allocation import BASELINES, Allocation, allocate, reachable
+from autoprune.pruning.allocation import BASELINES, Allocation, allocate, largest_unit, reachable
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import Importance, scores
 from autoprune.recovery.guidance import default_learning_rate
@@ -37,6 +37,7 @@ class DecodeContext:
         max_recovery_samples: cap on the sample passes of one recovery.
         batch_size: samples of one update.
         multiple: MLP channels are kept in multiples of this.
+        stock: whether every candidate must load with plain transformers.
         seed: of the recovery's data subset and order.
         data_fraction: fixes the data fraction of every candidate, or leaves it to the knobs.
     """
@@ -49,6 +50,7 @@ class DecodeContext:
     max_recovery_samples: int
     batch_size: int = 16
     multiple: int = 1
+    stock: bool = False
     seed: int = 0
     data_fraction: float | None = None
 
@@ -71,7 +73,9 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> Pr
     allocation = Allocation(
         axis=str(knobs["axis"]),
         depth_share=float(knobs["depth_share"]),
+        depth_unit="layer" if context.stock else str(knobs["depth_unit"]),
         contiguous=bool(knobs["contiguous"]),
+        head_unit=str(knobs["head_unit"]),
         temperature=float(knobs["temperature"]),
         attention_share=float(knobs["attention_share"]),
         profile_slope=float(knobs["profile_slope"]),
@@ -80,6 +84,7 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> Pr
         mlp_window=windows.mlp_window,
         protect_first=int(knobs["protect_first"]),
         protect_last=int(knobs["protect_last"]),
+        stock=context.stock,
     )
     unit_scores = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
     spec, multiple = context.spec, context.multiple
@@ -93,7 +98,8 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> Pr
         if best is None or _gap(spec, plan, target) < _gap(spec, best, target):
             best = plan
         if low <= target and (
-            relaxed.axis == "depth" or _gap(spec, best, target) < _unit(spec, multiple)
+            relaxed.axis == "depth"
+            or _gap(spec, best, target) < largest_unit(spec, relaxed, multiple)
         ):
             return best
     if best is None:
@@ -126,11 +132,6 @@ def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
 
 def _gap(spec: BackboneSpec, plan: PruningPlan, target: int) -> int:
     return abs(target - spec.params_of(plan.shapes))
-
-
-def _unit(spec: BackboneSpec, multiple: int) -> int:
-    """Return the parameters of the largest unit, which the size is exact within."""
-    return max(spec.attention_group_params, multiple * spec.channel_params)
 
 
 def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) -> RecoveryRecipe:

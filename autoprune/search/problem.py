@@ -33,6 +33,9 @@ from autoprune.zoo import EMBEDDED
 SMALLEST_SHARE = 0.6
 """Sizes are sampled from this share of the budget up to it."""
 
+REAL_CHANNELS, REAL_MULTIPLE = 1024, 64
+"""MLPs of that many channels or more are kept in multiples of 64."""
+
 _VERSIONED = ("autoprune", "torch", "transformers", "peft", "lmms-eval", "optuna", "ray")
 
 
@@ -56,7 +59,9 @@ def read_sizes(settings: SearchSettings, spec: BackboneSpec) -> Sizes:
         (parse_budget(text, spec, embedded=embedded) for text in settings.budgets),
         key=lambda budget: budget.params,
     )
-    least, _ = reachable(spec, Allocation(axis="hybrid"))
+    stock = settings.deployable == "stock"
+    multiple = channel_multiple(settings, spec)
+    least, _ = reachable(spec, Allocation(axis="hybrid", stock=stock), multiple)
     if tightest.params < least:
         raise AutoPruneError(
             f"budget {tightest.text!r} allows {tightest.params:,} parameters, and pruning the "
@@ -78,6 +83,17 @@ def read_sizes(settings: SearchSettings, spec: BackboneSpec) -> Sizes:
             )
     fraction = tightest.params / spec.total_params
     return Sizes(smallest, Budget(text=tightest.text, params=tightest.params, fraction=fraction))
+
+
+def channel_multiple(settings: SearchSettings, spec: BackboneSpec) -> int:
+    """Return what widths are multiples of: as set, or what suits the model's size.
+
+    Matrix products of real models run in tiles; widths beside them cost as much as the next
+    multiple. At a few channels a layer, multiples would leave nothing to choose.
+    """
+    if settings.multiple is not None:
+        return settings.multiple
+    return REAL_MULTIPLE if max(s.channels for s in spec.layers) >= REAL_CHANNELS else 1
 
 
 def preparation(settings: SearchSettings) -> Preparation:
@@ -119,6 +135,8 @@ class PipelineProblem:
             train_samples=len(assets.train),
             max_recovery_samples=settings.max_recovery_samples,
             data_fraction=settings.data_fraction,
+            multiple=channel_multiple(settings, assets.spec),
+            stock=settings.deployable == "stock",
         )
         return PreparedSearch(settings, space, assets, context, sizes.budget)
 

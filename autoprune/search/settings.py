@@ -33,6 +33,9 @@ FREE = frozenset(
 """Settings that may change when a search is resumed: they decide neither what is searched
 nor how a trial is scored."""
 
+SPACE_OF = {"any": "hybrid", "stock": "stock"}
+"""The space that each class of deployability is searched in, unless another is named."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -55,7 +58,21 @@ class SearchSettings(BaseModel):
         None, description="Smallest size to try, as --budget; by default 0.6 of the budget."
     )
     tasks: tuple[str, ...] = Field((), description="Tasks to score on; by default the model's own.")
-    space: str = Field("hybrid", description="Knob space: a name (see 'autoprune spaces') or file.")
+    deployable: str = Field(
+        "any",
+        description="any: each layer has its own shape, and a checkpoint brings its loading code; "
+        "stock: whole layers and equal widths, which plain transformers loads.",
+    )
+    multiple: int | None = Field(
+        None,
+        description="MLP channels are kept in multiples of this; by default 64 where a layer has "
+        "1,024 or more, else 1.",
+    )
+    space: str = Field(
+        "",
+        description="Knob space: a name (see 'autoprune spaces') or file; by default hybrid, or "
+        "stock for --deployable stock.",
+    )
     sampler: str = Field("tpe", description="What proposes trials: tpe, gp, nsga2 or random.")
     trials: int = Field(24, description="Number of trials in all.")
     max_hours: float | None = Field(None, description="Launch no trial after this many hours.")
@@ -161,7 +178,22 @@ class SearchSettings(BaseModel):
     @field_validator("space")
     @classmethod
     def _known_space(cls, value: str) -> str:
-        load_space(value)
+        if value:
+            load_space(value)
+        return value
+
+    @field_validator("deployable")
+    @classmethod
+    def _known_class(cls, value: str) -> str:
+        if value not in SPACE_OF:
+            raise AutoPruneError(f"unknown --deployable {value!r}{did_you_mean(value, SPACE_OF)}")
+        return value
+
+    @field_validator("multiple")
+    @classmethod
+    def _whole_multiple(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise AutoPruneError(f"--multiple {value} is below 1: give 1 or more")
         return value
 
     @field_validator("cache_limit")
@@ -172,6 +204,8 @@ class SearchSettings(BaseModel):
 
     @model_validator(mode="after")
     def _named(self) -> SearchSettings:
+        if not self.space:
+            object.__setattr__(self, "space", SPACE_OF[self.deployable])
         if not self.name:
             object.__setattr__(self, "name", f"search-{self.identity()[:6]}")
         return self

@@ -54,9 +54,15 @@ class Knob:
 KNOBS: dict[str, Knob] = {
     "size": Knob("target size: 0 the smallest of the search, 1 the budget", 1.0, 0, 1),
     "axis": Knob("what is cut", "hybrid", names=("width", "depth", "hybrid")),
-    "depth_share": Knob("share of a hybrid cut taken by whole layers", 0.5, 0, 1),
+    "depth_share": Knob("share of a hybrid cut taken by depth", 0.5, 0, 1),
+    "depth_unit": Knob("what depth removes", "layer", names=("layer", "sublayer")),
     "contiguous": Knob(
         "drop one run of layers, not the least important", False, names=(False, True)
+    ),
+    "head_unit": Knob(
+        "attention loses whole KV groups, or query heads inside each",
+        "group",
+        names=("group", "query"),
     ),
     "temperature": Knob("0 equal widths in all layers, 1 by importance alone", 0.5, 0, 1),
     "attention_share": Knob("how much the width cut leans on attention (1) or MLP (0)", 0.5, 0, 1),
