@@ -44,13 +44,24 @@ class Projection:
 class Sublayer:
     """Attention or MLP of a decoder layer: its module, projections and own norms.
 
-    ``norms`` are the norms that only this sublayer uses: they leave with it.
+    Attributes:
+        module: that holds the projections.
+        inputs: projections that read what the sublayer is given.
+        output: the one that reads what they made.
+        norms: that only this sublayer uses: they leave with it.
+        behind: a norm between the module and the residual stream, if there is one.
     """
 
     module: str
     inputs: tuple[Projection, ...]
     output: Projection
     norms: tuple[str, ...]
+    behind: str = ""
+
+    @property
+    def contribution(self) -> str:
+        """The module whose output is added to the residual stream."""
+        return self.behind or self.module
 
 
 @dataclass(frozen=True)
@@ -140,8 +151,16 @@ FAMILIES: dict[str, Family] = {
         Family("gemma", _PROJECTIONS, _GATED),
         Family(
             "gemma3_text",
-            replace(_PROJECTIONS, norms=("input_layernorm", "post_attention_layernorm")),
-            replace(_GATED, norms=("pre_feedforward_layernorm", "post_feedforward_layernorm")),
+            replace(
+                _PROJECTIONS,
+                norms=("input_layernorm", "post_attention_layernorm"),
+                behind="post_attention_layernorm",
+            ),
+            replace(
+                _GATED,
+                norms=("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+                behind="post_feedforward_layernorm",
+            ),
             heads="divisor",
         ),
         # Attention and MLP stand side by side behind one norm, which stays with either.

@@ -167,20 +167,20 @@ def _finish(
         mean: np.ndarray = np.array(sums) / tokens
         return mean
 
+    by_kind: dict[str, np.ndarray] = {}
+    for kind in probes[0].units:
+        by_kind[f"weight_taylor_{kind}"] = total("weight_taylor", kind) / samples
+        by_kind[f"gate_taylor_{kind}"] = total("gate_taylor", kind) / samples * present
+        by_kind[f"activation_{kind}"] = total("energy", kind) / tokens
+        by_kind[f"magnitude_{kind}"] = _stack([probe.magnitude[kind] for probe in probes])
     return Importance(
-        weight_taylor_groups=total("weight_taylor", "groups") / samples,
-        weight_taylor_channels=total("weight_taylor", "channels") / samples,
-        gate_taylor_groups=total("gate_taylor", "groups") / samples * present,
-        gate_taylor_channels=total("gate_taylor", "channels") / samples * present,
-        activation_groups=total("energy", "groups") / tokens,
-        activation_channels=total("energy", "channels") / tokens,
-        magnitude_groups=_stack([probe.magnitude["groups"] for probe in probes]),
-        magnitude_channels=_stack([probe.magnitude["channels"] for probe in probes]),
+        **by_kind,
         block_influence=influence("block"),
         attention_influence=influence("attention", "groups"),
         mlp_influence=influence("mlp", "channels"),
         group_params=np.array([probe.unit_params("groups") for probe in probes]),
         channel_params=np.array([probe.unit_params("channels") for probe in probes]),
+        head_params=np.array([probe.unit_params("heads") for probe in probes]),
         samples=samples,
         answer_tokens=answers,
         loss=loss,

@@ -50,25 +50,32 @@ class LayerProbe:
             "channels": backbone.mlp_slices(index),
         }
         self.seen = seen
-        self.weight_taylor = {kind: self._zeros(kind) for kind in self.slices}
-        self.gate_taylor = {kind: self._zeros(kind, 2) for kind in self.slices}
-        self.energy = {kind: self._zeros(kind, 2) for kind in self.slices}
+        self.units = {
+            "groups": self.shape.kv_heads,
+            "channels": self.shape.channels,
+            # Where every head has keys of its own, heads and groups are one.
+            "heads": self.shape.heads if backbone.q_per_group > 1 else 0,
+        }
+        self.weight_taylor = {kind: self._zeros(kind) for kind in self.units}
+        self.gate_taylor = {kind: self._zeros(kind, 2) for kind in self.units}
+        self.energy = {kind: self._zeros(kind, 2) for kind in self.units}
         self.influence = {kind: [0.0, 0.0] for kind in ("block", "attention", "mlp")}
         self.magnitude: dict[str, np.ndarray] = {}
         self._inputs: torch.Tensor | None = None
         self._residual: torch.Tensor | None = None
         self._mlp_output: torch.Tensor | None = None
 
-    def _magnitude(self, kind: str) -> np.ndarray:
-        """Return Σ w² of each unit."""
-        total = self._zeros(kind)
-        for part in self.slices[kind]:
+    def _magnitudes(self) -> dict[str, np.ndarray]:
+        """Return Σ w² of each unit, by kind."""
+        total = {kind: self._zeros(kind) for kind in self.units}
+        for part in [part for parts in self.slices.values() for part in parts]:
             weight = part.linear.weight.detach()
             square = weight.float().square().sum(0 if part.output else 1)
             if not part.output and part.linear.bias is not None:
                 square = square + part.linear.bias.detach().float().square()
-            total += self._by_unit(square[part.start : part.stop], part)
-        return total.cpu().numpy()
+            for kind, units in self._by_unit(square[part.start : part.stop], part):
+                total[kind] += units
+        return {kind: sums.cpu().numpy() for kind, sums in total.items()}
 
     def is_finite(self) -> bool:
         """Whether nothing overflowed."""
@@ -81,23 +88,25 @@ class LayerProbe:
         yield self.layer.register_forward_pre_hook(self._enter, with_kwargs=True)
         yield self.layer.register_forward_hook(self._leave)
         if self.slices["groups"]:
-            attention = self.layer.get_submodule(self.family.attention.module)
+            attention = self.layer.get_submodule(self.family.attention.contribution)
             yield attention.register_forward_hook(self._after_attention)
         if self.slices["channels"]:
-            mlp = self.layer.get_submodule(self.family.mlp.module)
+            mlp = self.layer.get_submodule(self.family.mlp.contribution)
             yield mlp.register_forward_hook(self._after_mlp)
-        for kind, slices in self.slices.items():
+        for slices in self.slices.values():
             for linear in {id(part.linear): part.linear for part in slices}.values():
                 parts = [part for part in slices if part.linear is linear]
-                yield linear.register_forward_hook(self._reader(kind, parts))
+                yield linear.register_forward_hook(self._reader(parts))
 
     def unit_params(self, kind: str) -> float:
-        """Return the parameters of one unit; NaN where the sublayer is dropped."""
-        units = self.shape.kv_heads if kind == "groups" else self.shape.channels
+        """Return the parameters of one unit; NaN where there is none."""
+        units = self.units[kind]
         if not units:
             return float("nan")
         entries = 0
-        for part in self.slices[kind]:
+        for part in self.slices["channels" if kind == "channels" else "groups"]:
+            if kind == "heads" and part.part != "q":
+                continue
             across = part.linear.out_features if part.output else part.linear.in_features
             bias = not part.output and part.linear.bias is not None
             entries += (part.stop - part.start) * (across + bias)
@@ -110,7 +119,7 @@ class LayerProbe:
             return
         found = args[0] if args else kwargs["hidden_states"]
         if not self.magnitude:  # here, where the weights are sure to be at hand
-            self.magnitude = {kind: self._magnitude(kind) for kind in self.slices}
+            self.magnitude = self._magnitudes()
         self._inputs = self._residual = found.detach()
         self._mlp_output = None
 
@@ -143,7 +152,7 @@ class LayerProbe:
 
     # -- units -------------------------------------------------------------------------------
 
-    def _reader(self, kind: str, parts: list[UnitSlice]) -> Callable[..., None]:
+    def _reader(self, parts: list[UnitSlice]) -> Callable[..., None]:
         output = parts[0].output
 
         def read(_: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
@@ -151,19 +160,19 @@ class LayerProbe:
                 return
             inputs = args[0]
             if output:
-                self._add_energy(kind, parts[0], inputs.detach())
+                self._add_energy(parts[0], inputs.detach())
                 if inputs.requires_grad:
                     inputs.register_hook(
-                        lambda grad: self._add_gate_taylor(kind, parts[0], inputs.detach(), grad)
+                        lambda grad: self._add_gate_taylor(parts[0], inputs.detach(), grad)
                     )
             if out.requires_grad:
                 out.register_hook(
-                    lambda grad: self._add_weight_taylor(kind, parts, inputs.detach(), grad)
+                    lambda grad: self._add_weight_taylor(parts, inputs.detach(), grad)
                 )
 
         return read
 
-    def _add_energy(self, kind: str, part: UnitSlice, inputs: torch.Tensor) -> None:
+    def _add_energy(self, part: UnitSlice, inputs: torch.Tensor) -> None:
         """Add a unit's energy relative to that of the residual stream it is added to."""
         assert self._residual is not None
         stream = self._residual.float().square().sum(-1, keepdim=True)
@@ -171,18 +180,17 @@ class LayerProbe:
         columns = part.linear.weight.detach().float().square().sum(0)
         for modality, mask in enumerate(self.seen.masks):
             total = square[mask].sum(0, dtype=torch.float64) * columns
-            self.energy[kind][:, modality] += self._by_unit(total, part)
+            for kind, units in self._by_unit(total, part):
+                self.energy[kind][:, modality] += units
 
-    def _add_gate_taylor(
-        self, kind: str, part: UnitSlice, inputs: torch.Tensor, grad: torch.Tensor
-    ) -> None:
+    def _add_gate_taylor(self, part: UnitSlice, inputs: torch.Tensor, grad: torch.Tensor) -> None:
         product = inputs.float() * grad.float()
         for modality, mask in enumerate(self.seen.masks):
-            slopes = self._by_unit(product[mask], part).abs_()
-            self.gate_taylor[kind][:, modality] += slopes.sum(0, dtype=torch.float64)
+            for kind, units in self._by_unit(product[mask], part):
+                self.gate_taylor[kind][:, modality] += units.abs().sum(0, dtype=torch.float64)
 
     def _add_weight_taylor(
-        self, kind: str, parts: list[UnitSlice], inputs: torch.Tensor, grad: torch.Tensor
+        self, parts: list[UnitSlice], inputs: torch.Tensor, grad: torch.Tensor
     ) -> None:
         linear, output = parts[0].linear, parts[0].output
         weight, axis = linear.weight.detach(), 1 if output else 0
@@ -207,18 +215,23 @@ class LayerProbe:
             shifts = grad.float().sum(1) * linear.bias.detach().float()
             entries += shifts.abs().sum(0, dtype=torch.float64)
         for part in parts:
-            self.weight_taylor[kind] += self._by_unit(entries[part.start : part.stop], part)
+            for kind, sums in self._by_unit(entries[part.start : part.stop], part):
+                self.weight_taylor[kind] += sums
 
-    def _by_unit(self, entries: torch.Tensor, part: UnitSlice) -> torch.Tensor:
-        """Sum entries of a projection's pruned axis (the last) over their unit."""
+    def _by_unit(
+        self, entries: torch.Tensor, part: UnitSlice
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield sums of a projection's pruned axis (the last) by each kind of unit in it."""
         if part.part == "channel":
-            return entries
-        split = entries.unflatten(-1, (self.shape.kv_heads, -1))
-        return split.sum(-1, dtype=torch.float64)
+            yield "channels", entries
+            return
+        kinds = ("groups", "heads") if part.part == "q" and self.units["heads"] else ("groups",)
+        for kind in kinds:
+            split = entries.unflatten(-1, (self.units[kind], -1))
+            yield kind, split.sum(-1, dtype=torch.float64)
 
     def _zeros(self, kind: str, *more: int) -> torch.Tensor:
-        units = self.shape.kv_heads if kind == "groups" else self.shape.channels
-        return torch.zeros((units, *more), dtype=torch.float64, device=self.seen.device)
+        return torch.zeros((self.units[kind], *more), dtype=torch.float64, device=self.seen.device)
 
 
 @contextmanager

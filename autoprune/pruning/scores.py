@@ -20,26 +20,32 @@ IMAGE, TEXT = 0, 1
 class Importance:
     """What one calibration pass measured; all ``float64``.
 
-    L layers, G KV groups, C MLP channels; the last axis of M = 2 is (image tokens, text tokens).
+    L layers, G KV groups, C MLP channels, H query heads (0 where every head has keys of its own:
+    groups say it all); the last axis of M = 2 is (image tokens, text tokens).
     Layers with fewer units than the widest are filled up with NaN; so is what a dropped sublayer
     or an absent modality would have.
 
     Attributes:
         weight_taylor_groups: ``[L, G]``: Σ |w·∂ℓ/∂w| over the parameters of a coupled group.
         weight_taylor_channels: ``[L, C]``.
+        weight_taylor_heads: ``[L, H]``, of a query head's own rows and columns.
         gate_taylor_groups: ``[L, G, M]``: Σ over tokens of |Σ a·∂ℓ/∂a| at the out-projection's
             input, of a sample.
         gate_taylor_channels: ``[L, C, M]``.
+        gate_taylor_heads: ``[L, H, M]``.
         activation_groups: ``[L, G, M]``: mean over tokens of Σ (a·‖W_out column‖)², relative to
             the energy of the residual stream at that token.
         activation_channels: ``[L, C, M]``.
+        activation_heads: ``[L, H, M]``.
         magnitude_groups: ``[L, G]``: Σ w² over the parameters of a coupled group.
         magnitude_channels: ``[L, C]``.
+        magnitude_heads: ``[L, H]``.
         block_influence: ``[L, M]``: 1 − E cos of the residual stream before and after a layer.
         attention_influence: ``[L, M]``: the same of the attention sublayer.
         mlp_influence: ``[L, M]``: the same of the MLP sublayer.
         group_params: ``[L]``: parameters of one KV group.
         channel_params: ``[L]``: parameters of one MLP channel.
+        head_params: ``[L]``: parameters of one query head.
         samples: calibration rows that were read.
         answer_tokens: answer tokens among them.
         loss: mean cross entropy of the answers, in nats a token: near zero means that the model
@@ -50,17 +56,22 @@ class Importance:
 
     weight_taylor_groups: np.ndarray
     weight_taylor_channels: np.ndarray
+    weight_taylor_heads: np.ndarray
     gate_taylor_groups: np.ndarray
     gate_taylor_channels: np.ndarray
+    gate_taylor_heads: np.ndarray
     activation_groups: np.ndarray
     activation_channels: np.ndarray
+    activation_heads: np.ndarray
     magnitude_groups: np.ndarray
     magnitude_channels: np.ndarray
+    magnitude_heads: np.ndarray
     block_influence: np.ndarray
     attention_influence: np.ndarray
     mlp_influence: np.ndarray
     group_params: np.ndarray
     channel_params: np.ndarray
+    head_params: np.ndarray
     samples: int
     answer_tokens: int
     loss: float
@@ -108,35 +119,35 @@ class UnitScores:
     heads: np.ndarray | None = None
 
 
-Criterion = Callable[[Importance, float], tuple[np.ndarray, np.ndarray]]
+Criterion = Callable[[Importance, str, float], np.ndarray]
+"""Returns what units of a kind (``groups``, ``channels``, ``heads``) are worth, as sums."""
 
 
-def _weight_taylor(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
-    return importance.weight_taylor_groups, importance.weight_taylor_channels
+def _weight_taylor(importance: Importance, kind: str, text_weight: float) -> np.ndarray:
+    found: np.ndarray = getattr(importance, f"weight_taylor_{kind}")
+    return found
 
 
-def _gate_taylor(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
-    return (
-        _blend(importance.gate_taylor_groups, text_weight),
-        _blend(importance.gate_taylor_channels, text_weight),
-    )
+def _gate_taylor(importance: Importance, kind: str, text_weight: float) -> np.ndarray:
+    return _blend(getattr(importance, f"gate_taylor_{kind}"), text_weight)
 
 
-def _activation(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
-    return (
-        _blend(importance.activation_groups, text_weight),
-        _blend(importance.activation_channels, text_weight),
-    )
+def _activation(importance: Importance, kind: str, text_weight: float) -> np.ndarray:
+    return _blend(getattr(importance, f"activation_{kind}"), text_weight)
 
 
-def _magnitude(importance: Importance, text_weight: float) -> tuple[np.ndarray, np.ndarray]:
-    groups = importance.magnitude_groups / importance.group_params[:, None]
-    channels = importance.magnitude_channels / importance.channel_params[:, None]
+def _magnitude(importance: Importance, kind: str, text_weight: float) -> np.ndarray:
     # Weights of one layer say nothing about those of another: only the rank within counts.
-    return (
-        groups / np.nanmean(groups, axis=1, keepdims=True) * importance.group_params[:, None],
-        channels / np.nanmean(channels, axis=1, keepdims=True) * importance.channel_params[:, None],
-    )
+    params = _params(importance, kind)
+    share: np.ndarray = getattr(importance, f"magnitude_{kind}") / params
+    relative: np.ndarray = share / np.nanmean(share, axis=1, keepdims=True) * params
+    return relative
+
+
+def _params(importance: Importance, kind: str) -> np.ndarray:
+    """Return the parameters of one unit of a kind, ``[L, 1]``."""
+    params: np.ndarray = getattr(importance, f"{kind.removesuffix('s')}_params")
+    return params[:, None]
 
 
 CRITERIA: dict[str, Criterion] = {
@@ -181,10 +192,14 @@ def scores(
         )
     if not 0 <= text_weight <= 1:
         raise AutoPruneError(f"text weight {text_weight:g} is outside [0, 1]: 0.5 is even")
-    groups, channels = CRITERIA[criterion](importance, text_weight)
+
+    def of(kind: str) -> np.ndarray:
+        return CRITERIA[criterion](importance, kind, text_weight) / _params(importance, kind)
+
     return UnitScores(
-        groups=groups / importance.group_params[:, None],
-        channels=channels / importance.channel_params[:, None],
+        groups=of("groups"),
+        channels=of("channels"),
+        heads=of("heads") if importance.magnitude_heads.shape[1] else None,
         layers=_blend(importance.block_influence, text_weight),
         attention=_blend(importance.attention_influence, text_weight),
         mlp=_blend(importance.mlp_influence, text_weight),

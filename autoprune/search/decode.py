@@ -113,8 +113,8 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> Pr
 def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
     """Yield the allocation, then lift what may keep it from a size, mildest first.
 
-    Protections of layers go one by one, the last layers first; then the window; then a
-    sublayer that was to be left alone gives a little. So a size that some knobs cannot meet
+    Protections of layers go one by one, the last layers first; then the window; then heads go
+    with their keys; then a sublayer that was to be left alone gives a little. So a size that some knobs cannot meet
     exactly is met by their nearest neighbours that can.
     """
     yield allocation
@@ -124,6 +124,9 @@ def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
             yield allocation
     if (allocation.attention_window, allocation.mlp_window) != (_ALL, _ALL):
         allocation = replace(allocation, attention_window=_ALL, mlp_window=_ALL)
+        yield allocation
+    if allocation.head_unit == "query":
+        allocation = replace(allocation, head_unit="group")
         yield allocation
     share = min(max(allocation.attention_share, _LEAST_SHARE), 1 - _LEAST_SHARE)
     if share != allocation.attention_share:

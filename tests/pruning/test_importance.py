@@ -41,7 +41,7 @@ def test_weight_taylor_and_magnitude_against_autograd(traits: dict[str, Any]) ->
     found = measure(model, encoded, range(5), batch_size=2)
     backbone = backbone_of(model)
     groups, head = backbone.shapes[0].kv_heads, backbone.head_dim
-    taylor_g, taylor_c = np.zeros((4, groups)), np.zeros((4, 24))
+    taylor_g, taylor_c, taylor_h = np.zeros((4, groups)), np.zeros((4, 24)), np.zeros((4, 4))
     for row in range(5):
         model.zero_grad()
         sample_loss(model, collate(encoded, [row])).backward()
@@ -57,6 +57,8 @@ def test_weight_taylor_and_magnitude_against_autograd(traits: dict[str, Any]) ->
                 if linear.bias is not None:
                     taylor_g[index] += saliency(linear.bias).reshape(groups, -1).sum(1)
             taylor_g[index] += saliency(attention.o_proj.weight).sum(0).reshape(groups, -1).sum(1)
+            taylor_h[index] += saliency(attention.q_proj.weight).reshape(4, -1).sum(1)
+            taylor_h[index] += saliency(attention.o_proj.weight).sum(0).reshape(4, -1).sum(1)
             for linear in (mlp.gate_proj, mlp.up_proj):
                 taylor_c[index] += saliency(linear.weight).sum(1)
                 if linear.bias is not None:
@@ -65,6 +67,17 @@ def test_weight_taylor_and_magnitude_against_autograd(traits: dict[str, Any]) ->
     assert np.allclose(found.weight_taylor_groups, taylor_g / 5, rtol=1e-4)
     assert np.allclose(found.weight_taylor_channels, taylor_c / 5, rtol=1e-4)
     layer = backbone.layers[2]
+    if traits["gqa"]:
+        assert np.allclose(found.weight_taylor_heads, taylor_h / 5, rtol=1e-4)
+        attention = layer.self_attn
+        square = attention.q_proj.weight.square().reshape(4, -1).sum(1)
+        square = square + attention.o_proj.weight.square().sum(0).reshape(4, -1).sum(1)
+        assert np.allclose(found.magnitude_heads[2], square.detach().numpy(), rtol=1e-5)
+        assert (found.head_params == spec_of(model).head_params).all()
+        assert scores(found).heads.shape == (4, 4)
+    else:  # every head has keys of its own
+        assert found.weight_taylor_heads.shape == (4, 0)
+        assert scores(found).heads is None
     square = sum(p.square().sum(1) for p in (layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight))
     square = square + layer.mlp.down_proj.weight.square().sum(0)
     for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
@@ -79,11 +92,12 @@ def test_gate_taylor_against_real_gates(attn: str) -> None:
     model, encoded = tiny_model(attn=attn), sample_set()
     found = measure(model, encoded, range(5), batch_size=3)
     layer = backbone_of(model).layers[1]
-    groups, channels = np.zeros((2, 2)), np.zeros((24, 2))
+    groups, channels, heads = np.zeros((2, 2)), np.zeros((24, 2)), np.zeros((4, 2))
     for row in range(5):
         batch = collate(encoded, [row])
         for module, total, width in (
             (layer.self_attn.o_proj, groups, 16),
+            (layer.self_attn.o_proj, heads, 8),
             (layer.mlp.down_proj, channels, 1),
         ):
             gate = torch.ones(*batch.input_ids.shape, len(total), requires_grad=True)
@@ -97,6 +111,7 @@ def test_gate_taylor_against_real_gates(attn: str) -> None:
             for modality, mask in ((IMAGE, batch.image_tokens), (TEXT, ~batch.image_tokens)):
                 total[:, modality] += slope[mask].abs().sum(0).numpy()
     assert np.allclose(found.gate_taylor_groups[1], groups / 5, rtol=1e-4, atol=1e-9)
+    assert np.allclose(found.gate_taylor_heads[1], heads / 5, rtol=1e-4, atol=1e-9)
     assert np.allclose(found.gate_taylor_channels[1], channels / 5, rtol=1e-4, atol=1e-9)
 
 

@@ -48,6 +48,7 @@ def importance(spec: BackboneSpec) -> Importance:
     values: dict[str, Any] = {
         "group_params": np.full(layers, float(spec.attention_group_params)),
         "channel_params": np.full(layers, float(spec.channel_params)),
+        "head_params": np.full(layers, np.nan),
         "samples": 1,
         "answer_tokens": 1,
         "loss": 1.0,
@@ -57,6 +58,8 @@ def importance(spec: BackboneSpec) -> Importance:
             values[field.name] = np.full((layers, groups), float(spec.attention_group_params))
         elif field.name.endswith("channels"):
             values[field.name] = np.full((layers, channels), float(spec.channel_params))
+        elif field.name.endswith("heads"):  # each has keys of its own
+            values[field.name] = np.zeros((layers, 0))
         elif field.name.endswith("influence"):
             values[field.name] = np.arange(layers * 2.0).reshape(layers, 2)
     return Importance(**values)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoprune.errors import AutoPruneError
+from autoprune.models.families import Heads
 from autoprune.models.shape import BackboneSpec, LayerShape
 from autoprune.pruning.scores import Importance
 from autoprune.search.baselines import baselines
@@ -19,7 +22,7 @@ SPEC = BackboneSpec(
     model_type="llama",
     hidden_size=32,
     head_dim=8,
-    layers=(LayerShape(GROUPS, GROUPS, CHANNELS),) * LAYERS,
+    layers=(LayerShape(2 * GROUPS, GROUPS, CHANNELS),) * LAYERS,
     head_params=512,
     kv_head_params=512,
     channel_params=96,
@@ -34,13 +37,14 @@ LARGEST_UNIT = max(SPEC.attention_group_params, SPEC.channel_params)
 
 def importance() -> Importance:
     rng = np.random.default_rng(0)
-    both = {"groups": (LAYERS, GROUPS), "channels": (LAYERS, CHANNELS)}
+    kinds = {"groups": GROUPS, "channels": CHANNELS, "heads": 2 * GROUPS}
+    shapes = {kind: (LAYERS, units) for kind, units in kinds.items()}
     values = {
         f"{name}_{unit}": rng.random(
             shape if name in ("weight_taylor", "magnitude") else (*shape, 2)
         )
         for name in ("weight_taylor", "gate_taylor", "activation", "magnitude")
-        for unit, shape in both.items()
+        for unit, shape in shapes.items()
     }
     influences = {
         name: rng.random((LAYERS, 2))
@@ -51,6 +55,7 @@ def importance() -> Importance:
         **influences,
         group_params=np.full(LAYERS, float(SPEC.attention_group_params)),
         channel_params=np.full(LAYERS, float(SPEC.channel_params)),
+        head_params=np.full(LAYERS, float(SPEC.head_params)),
         samples=1,
         answer_tokens=1,
         loss=1.0,
@@ -92,6 +97,27 @@ def test_any_knobs_meet_their_size_exactly(drawn: dict[str, Value]) -> None:
     unit = SPEC.layer_params[0] if knobs["axis"] == "depth" else LARGEST_UNIT
     assert abs(target - size) < unit
     assert decode(knobs, CONTEXT) == candidate
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_knobs(), st.sampled_from(["any", "divisor", "dense"]), st.sampled_from([1, 8]))
+def test_any_knobs_make_a_stock_candidate(
+    drawn: dict[str, Value], rule: Heads, multiple: int
+) -> None:
+    """Deployability holds by construction, and the size within one uniform step."""
+    spec = replace(SPEC, stock_heads=rule)
+    context = replace(CONTEXT, spec=spec, stock=True, multiple=multiple)
+    knobs = {**drawn, "lora_rank": 8}
+    plan = decode(knobs, context).plan
+    assert spec.deployability(plan.shapes) == "stock"
+    size = spec.params_of(plan.shapes)
+    assert size <= context.max_params
+    target = round(
+        context.min_params + float(knobs["size"]) * (context.max_params - context.min_params)
+    )
+    # A step of all layers: a KV group or a head in each, or up to the next count that loads.
+    step = max(LAYERS * SPEC.attention_group_params * GROUPS // 2, SPEC.layer_params[0])
+    assert abs(target - size) < max(step, LAYERS * multiple * SPEC.channel_params)
 
 
 @pytest.mark.parametrize("name", list_spaces())
