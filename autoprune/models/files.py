@@ -39,11 +39,12 @@ _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """A tensor as a safetensors header describes it."""
+    """A tensor as a safetensors header describes it; ``start`` is its first byte in the file."""
 
     dtype: str
     shape: tuple[int, ...]
     file: Path
+    start: int
 
 
 def resolve_ref(ref: str | Path, named: Mapping[str, Any] | None = None) -> Path:
@@ -251,7 +252,10 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
     if 8 + length + end != size:
         raise damaged
     return {
-        name: TensorHeader(row["dtype"], tuple(row["shape"]), path) for name, row in rows.items()
+        name: TensorHeader(
+            row["dtype"], tuple(row["shape"]), path, 8 + length + row["data_offsets"][0]
+        )
+        for name, row in rows.items()
     }
 
 
