@@ -114,8 +114,9 @@ def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
     """Yield the allocation, then lift what may keep it from a size, mildest first.
 
     Protections of layers go one by one, the last layers first; then the window; then heads go
-    with their keys; then a sublayer that was to be left alone gives a little. So a size that some knobs cannot meet
-    exactly is met by their nearest neighbours that can.
+    with their keys; then a sublayer that was to be left alone gives a little; then, where stock
+    classes hold widths, layers give. So a size that some knobs cannot meet exactly is met by
+    their nearest neighbours that can.
     """
     yield allocation
     for place in ("protect_last", "protect_first"):
@@ -130,7 +131,10 @@ def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
         yield allocation
     share = min(max(allocation.attention_share, _LEAST_SHARE), 1 - _LEAST_SHARE)
     if share != allocation.attention_share:
-        yield replace(allocation, attention_share=share)
+        allocation = replace(allocation, attention_share=share)
+        yield allocation
+    if allocation.stock and allocation.axis == "width":
+        yield replace(allocation, axis="hybrid", depth_share=0.0)
 
 
 def _gap(spec: BackboneSpec, plan: PruningPlan, target: int) -> int:

@@ -32,7 +32,7 @@ SPEC = BackboneSpec(
     outside_params=9000,
 )
 TOTAL = SPEC.total_params
-LARGEST_UNIT = max(SPEC.attention_group_params, SPEC.channel_params)
+LARGEST_UNIT = max(SPEC.attention_group_params, SPEC.channel_params, SPEC.head_params * GROUPS)
 
 
 def importance() -> Importance:
