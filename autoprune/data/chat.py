@@ -1,4 +1,8 @@
-"""One question and its answer as tokens, by the chat template of whatever processor is given."""
+"""One question and its answer as tokens, by the chat template of whatever processor is given.
+
+A few families have no chat template: they were trained on questions in a form of their own, which
+stands in :data:`FORMS`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,13 @@ from typing import Any
 from autoprune.data.samples import Turn
 from autoprune.errors import AutoPruneError
 
+FORMS = {"PaliGemmaProcessor": "{image}answer en {question}"}
+"""Questions to processors that have no chat template, by their class; the answer is a suffix.
+
+PaliGemma's is the form of the visual question answering that its mixed checkpoints were trained
+on (its model card's "answer en"); its processor adds the start and the line break.
+"""
+
 
 @dataclass(frozen=True)
 class TurnTokens:
@@ -15,15 +26,24 @@ class TurnTokens:
 
     Attributes:
         text: what was tokenised.
-        ids: tokens up to and with the end token of the answer.
+        ids: tokens up to and with the end token of the answer; those of the answer alone where
+            there is a ``suffix``.
         length: tokens of the whole text, which may run on behind the end token.
         answer_start: place of the answer's first token in ``ids``; all from there on is answer.
+        suffix: the answer, where the processor takes it apart from the question.
     """
 
     text: str
     ids: tuple[int, ...]
     length: int
     answer_start: int
+    suffix: str | None = None
+
+    def options(self, processor: Any) -> dict[str, Any]:
+        """Return what to call the processor with besides text and images."""
+        if self.suffix is not None:
+            return {"suffix": [self.suffix]}
+        return call_options(processor, self.text)
 
 
 def render_turns(
@@ -39,26 +59,23 @@ def render_turns(
             template that does not show the answer as it is.
     """
     tokenizer = tokenizer_of(processor)
-    if getattr(processor, "chat_template", None) is None:
-        name = type(processor).__name__
-        raise AutoPruneError(f"{name} has no chat template; save one with the processor")
     if not tokenizer.is_fast:
         raise AutoPruneError(f"{type(tokenizer).__name__} is slow; save the fast tokenizer instead")
     pairs = list(dict.fromkeys((turn.question, turn.answer) for turn in turns))
     if not pairs:
         return {}
+    if form_of(processor) is not None:
+        return {pair: _suffixed(processor, *pair, with_image) for pair in pairs}
     prompts: dict[str, str] = {}
     texts = []
     for question, answer in pairs:
-        asked = _message(processor, "user", question, with_image)
+        asked = _message(processor, "user", question, int(with_image))
         if question not in prompts:
-            prompts[question] = processor.apply_chat_template(
-                [asked], add_generation_prompt=True, tokenize=False
-            )
-        said = _message(processor, "assistant", answer, False)
+            prompts[question] = prompt_of(processor, question, int(with_image))
+        said = _message(processor, "assistant", answer, 0)
         texts.append(processor.apply_chat_template([asked, said], tokenize=False))
-    begins = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
-    encoded = tokenizer(texts, add_special_tokens=not begins, return_offsets_mapping=True)
+    options = call_options(processor, texts[0])
+    encoded = tokenizer(texts, return_offsets_mapping=True, **options)
     special = _special_ids(tokenizer)
     result = {}
     for row, ((question, answer), text) in enumerate(zip(pairs, texts, strict=True)):
@@ -82,11 +99,50 @@ def tokenizer_of(processor: Any) -> Any:
     return getattr(processor, "tokenizer", processor)
 
 
-def _message(processor: Any, role: str, text: str, with_image: bool) -> dict[str, Any]:
+def form_of(processor: Any) -> str | None:
+    """Return how a processor without a chat template is asked; None if it has one.
+
+    Raises:
+        AutoPruneError: if it has none and no form is known.
+    """
+    if getattr(processor, "chat_template", None) is not None:
+        return None
+    name = type(processor).__name__
+    if name not in FORMS:
+        raise AutoPruneError(f"{name} has no chat template; save one with the processor")
+    return FORMS[name]
+
+
+def prompt_of(processor: Any, question: str, images: int) -> str:
+    """Return the text that asks a question about so many images, up to where the answer begins."""
+    form = form_of(processor)
+    if form is not None:
+        return form.format(image=processor.image_token * images, question=question)
+    asked = _message(processor, "user", question, images)
+    text: str = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
+    return text
+
+
+def call_options(processor: Any, text: str) -> dict[str, Any]:
+    """Return what to call a processor or tokenizer with, so that a text begins but once."""
+    if form_of(processor) is not None:
+        return {}
+    start = tokenizer_of(processor).bos_token
+    return {"add_special_tokens": not (start is not None and text.startswith(start))}
+
+
+def _suffixed(processor: Any, question: str, answer: str, with_image: bool) -> TurnTokens:
+    tokenizer = tokenizer_of(processor)
+    ids = tokenizer(answer.strip() + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    prompt = prompt_of(processor, question, int(with_image))
+    return TurnTokens(prompt, tuple(ids), len(ids), 0, suffix=answer.strip())
+
+
+def _message(processor: Any, role: str, text: str, images: int) -> dict[str, Any]:
     if tokenizer_of(processor) is processor:
         return {"role": role, "content": text}
-    image = [{"type": "image"}] if with_image else []
-    return {"role": role, "content": [*image, {"type": "text", "text": text}]}
+    shown = [{"type": "image"}] * images
+    return {"role": role, "content": [*shown, {"type": "text", "text": text}]}
 
 
 def _special_ids(tokenizer: Any) -> set[int]:

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.data.chat import TurnTokens, render_turns, tokenizer_of
+from autoprune.data.chat import TurnTokens, call_options, render_turns, tokenizer_of
 from autoprune.data.samples import Sample, Turn
 from autoprune.errors import AutoPruneError
 
 IGNORED = -100
+
+
+class CannotPack(AutoPruneError):  # noqa: N818 - what it is, not what kind of error
+    """The processor or its chat template does not let questions of an image share a row."""
+
 
 _TOKEN_ARRAYS = ("input_ids", "labels", "segments", "positions")
 
@@ -43,7 +48,7 @@ class RowBuilder:
         for group in [turns] if self.packed else [[turn] for turn in turns]:
             shared = _shared_prefix(group) if self.packed else 0
             if self.packed and place is not None and place >= shared:
-                raise AutoPruneError(
+                raise CannotPack(
                     "the chat template puts the image behind the question, so that questions "
                     "cannot share it; encode with packed=False"
                 )
@@ -97,7 +102,10 @@ def _shared_prefix(turns: list[TurnTokens]) -> int:
 
 def image_token_of(processor: Any) -> int:
     """Return the id of image tokens; -1 if the processor has none."""
-    found = getattr(processor, "image_token_id", None)
+    # Gemma 3's processor calls the mark of an image's start its image token.
+    found = getattr(tokenizer_of(processor), "image_token_id", None)
+    if found is None:
+        found = getattr(processor, "image_token_id", None)
     if found is None and getattr(processor, "image_token", None) is not None:
         found = tokenizer_of(processor).convert_tokens_to_ids(processor.image_token)
     return -1 if found is None else int(found)
@@ -125,10 +133,14 @@ def process_images(
     rendered: dict[tuple[str, str], TurnTokens],
     image_token: int,
 ) -> list[tuple[int, list[int], np.ndarray]]:
-    """Return (place of the placeholder, what it expands to, pixels) of samples with image.
+    """Return (place of the placeholder, what it expands to, tiles) of samples with image.
 
     The processor sees each image with the first of its questions; what it made of the
-    placeholder there holds for the other questions too.
+    placeholder there holds for the other questions too. Tiles are [tiles, 3, height, width].
+
+    Raises:
+        AutoPruneError: for a plain language model.
+        CannotPack: if the placeholder cannot be told apart in what the processor made.
     """
     shown = [sample for sample in chunk if sample.image is not None]
     if not shown:
@@ -137,17 +149,17 @@ def process_images(
         raise AutoPruneError("a plain language model reads no images: take them out of the data")
     firsts = [rendered[s.turns[0].question, s.turns[0].answer] for s in shown]
     texts = [turn.text for turn in firsts]
-    bos = tokenizer_of(processor).bos_token
-    begins = bos is not None and texts[0].startswith(bos)
-    out = processor(text=texts, images=[[s.image] for s in shown], add_special_tokens=not begins)
-    values = out["pixel_values"]
-    if len(values) != len(shown):
-        raise AutoPruneError(
-            f"{type(processor).__name__} cuts {len(shown)} images into {len(values)} tiles; "
-            "switch tiling off in the image processor"
+    options = call_options(processor, texts[0])
+    out = processor(text=texts, images=[[s.image] for s in shown], **options)
+    tiles = [np.asarray(pixel)[None] for pixel in out["pixel_values"]]
+    if len(tiles) != len(shown):  # several tiles an image: one by one, to know which are whose
+        alone = (
+            processor(text=[text], images=[[s.image]], **options)["pixel_values"]
+            for text, s in zip(texts, shown, strict=True)
         )
+        tiles = [np.stack([np.asarray(pixel) for pixel in pixels]) for pixels in alone]
     result = []
-    for turn, ids, pixel in zip(firsts, out["input_ids"], values, strict=True):
+    for turn, ids, pixels in zip(firsts, out["input_ids"], tiles, strict=True):
         ids = list(ids)
         place = turn.ids.index(image_token) if image_token in turn.ids else 0
         behind = place + 1 + len(ids) - turn.length
@@ -155,9 +167,9 @@ def process_images(
         tail = list(turn.ids[place + 1 : turn.answer_start])
         same = ids[:place] == list(turn.ids[:place]) and ids[behind : behind + len(tail)] == tail
         if not same or image_token not in turn.ids:
-            raise AutoPruneError(
+            raise CannotPack(
                 f"{type(processor).__name__} does not put the image where its chat template "
-                "marks it; this processor is not supported"
+                "marks it, so that questions cannot share it"
             )
-        result.append((place, ids[place:behind], np.asarray(pixel)))
+        result.append((place, ids[place:behind], pixels))
     return result

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -88,3 +88,24 @@ class SampleSet(Protocol):
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples in order."""
         ...
+
+
+def without_images(samples: SampleSet | Sequence[Sample]) -> Sequence[Sample]:
+    """Return the same questions without their images, for a model that reads none."""
+    return _Blind(samples)
+
+
+class _Blind(Sequence[Sample]):
+    """Samples whose images are left out as they are read."""
+
+    def __init__(self, samples: SampleSet | Sequence[Sample]) -> None:
+        self.samples = samples
+        for name in ("ring", "strata"):
+            if (found := getattr(samples, name, None)) is not None:
+                setattr(self, name, found)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return replace(self.samples[index], image=None)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from autoprune.data.chat import tokenizer_of
 from autoprune.data.encoding import IGNORED, EncodedSet, encode
 from autoprune.data.fractions import nested_fraction
 from autoprune.data.samples import Sample, Turn
@@ -46,7 +47,7 @@ class Evaluator:
         *,
         fraction: float = 1.0,
         seed: int = 0,
-        engine: Literal["packed", "generic"] = "packed",
+        engine: Literal["packed", "generic"] | None = None,
         encoded: EncodedSet | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -60,8 +61,9 @@ class Evaluator:
                 images for every task.
             seed: draws them.
             engine: ``packed`` for decoders that take a block mask and short answers; ``generic``
-                for any model that can ``generate``.
-            encoded: the whole sample set, packed, if the caller has it; rows stand for samples.
+                for any model that can ``generate``. By default, what suits ``encoded``.
+            encoded: the whole sample set as the models read it, if the caller has it; packed
+                rows stand for samples.
             batch_size: images (packed) or questions (generic) a batch.
 
         Raises:
@@ -70,8 +72,9 @@ class Evaluator:
         self.processor = processor
         self.task_dir = Path(task_dir)
         self.specs = tuple(specs)
-        self.engine = engine
-        self.batch_size = batch_size or {"packed": 16, "generic": 32}[engine]
+        packed = encoded is None or encoded.packed
+        self.engine = engine or ("packed" if packed else "generic")
+        self.batch_size = batch_size or {"packed": 16, "generic": 32}[self.engine]
         self._note = manifest(self.task_dir)
         self._tasks = [harness.load_task(spec.name, self.task_dir, SPLIT) for spec in self.specs]
         self._docs = self._select(fraction, seed)
@@ -85,17 +88,20 @@ class Evaluator:
         """The packed questions whose image rows ``features`` follow."""
         return self._encoding()[0]
 
-    def features(self, model: Any, batch_size: int = 64) -> np.ndarray:
+    def features(self, model: Any, batch_size: int = 64) -> np.ndarray | None:
         """Return the frozen vision features of all images, for :meth:`evaluate`.
 
         Every model that shares the vision tower of ``model`` can be evaluated on them.
 
         Returns:
-            ``float32 [images, tokens, dim]`` by row of ``encoded.pixel_values``.
+            ``float32 [images, tokens, dim]`` by row of ``encoded.pixel_values``; None where
+            there are no images, or the engine reads them itself.
 
         Raises:
             AutoPruneError: the encoded set has no pixels.
         """
+        if self.engine == "generic" or not self.encoded.has_images:
+            return None
         pixels = self.encoded.pixel_values
         if pixels is None:
             raise AutoPruneError("the encoded set has no pixels: encode it with its images")
@@ -144,7 +150,8 @@ class Evaluator:
         if self.engine == "generic":
             return GenericEngine(self.processor, self.batch_size)
         encoded, places = self._encoding()
-        return PackedEngine(self.processor.tokenizer, encoded, places, features, self.batch_size)
+        tokenizer = tokenizer_of(self.processor)
+        return PackedEngine(tokenizer, encoded, places, features, self.batch_size)
 
     def _answer(self, model: Any, engine: AnswerEngine, requests: list[Any]) -> list[str]:
         place = {spec.name: i for i, spec in enumerate(self.specs)}
@@ -223,7 +230,7 @@ class Evaluator:
             row, segment = places[key]
             span = slice(encoded.offsets[row], encoded.offsets[row + 1])
             labels = encoded.labels[span][encoded.segments[span] == segment]
-            said = finish(self.processor.tokenizer, labels[labels != IGNORED].tolist(), ())
+            said = finish(tokenizer_of(self.processor), labels[labels != IGNORED].tolist(), ())
             alike += said.casefold().split() == answer.casefold().split()
         # A tokenizer may spell a few answers in its own way.
         if alike < 0.5 * len(docs):

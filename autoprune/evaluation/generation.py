@@ -16,10 +16,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from autoprune.data.chat import call_options, prompt_of, tokenizer_of
 from autoprune.data.encoding import IGNORED, Batch, EncodedSet, batches
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.scores import EvaluationFailed
-from autoprune.models.vision import decode, embed, head, vision_features
+from autoprune.models.reading import batch_features
+from autoprune.models.vision import decode, embed, head
 
 
 @dataclass(frozen=True)
@@ -118,25 +120,27 @@ class GenericEngine:
         return answers
 
     def _generate(self, model: Any, questions: list[Question]) -> list[str]:
-        tokenizer = self.processor.tokenizer
+        tokenizer = tokenizer_of(self.processor)
         images = [list(question.images()) for question in questions]
+        if self.processor is tokenizer:  # a plain language model reads no images
+            images = [[] for _ in questions]
         prompts = [
-            self._prompt(question, len(shown))
+            prompt_of(self.processor, question.text, len(shown))
             for question, shown in zip(questions, images, strict=True)
         ]
-        begins = tokenizer.bos_token is not None and prompts[0].startswith(tokenizer.bos_token)
         inputs = self.processor(
             text=prompts,
-            images=images if any(images) else None,
             padding=True,
             padding_side="left",
-            add_special_tokens=not begins,
             return_tensors="pt",
+            **call_options(self.processor, prompts[0]),
+            **({"images": images} if any(images) else {}),
         )
         weight = next(model.parameters())
         inputs = {
             name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
+            if name != "labels"
         }
         ends = end_tokens(model, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
@@ -161,11 +165,6 @@ class GenericEngine:
                 kept.append(token)
             answers.append(finish(tokenizer, kept, question.until))
         return answers
-
-    def _prompt(self, question: Question, images: int) -> str:
-        content = [{"type": "image"}] * images + [{"type": "text", "text": question.text}]
-        asked = {"role": "user", "content": content}
-        return str(self.processor.apply_chat_template([asked], add_generation_prompt=True))
 
 
 # --- packed -------------------------------------------------------------------------------------
@@ -255,7 +254,7 @@ class PackedEngine:
 
         cache = DynamicCache()
         output = head(model)
-        shown = batch_features(model, batch.images, batch.pixel_values, self.features)
+        shown = batch_features(model, batch, self.features)
         hidden = decode(
             model,
             embed(model, batch.input_ids, shown),
@@ -338,32 +337,6 @@ def _padded_segments(prompts: EncodedSet, batch: Batch) -> torch.Tensor:
     owners = torch.full(batch.valid.shape, -1, dtype=torch.int64, device=batch.valid.device)
     owners[batch.valid] = torch.from_numpy(np.concatenate(flat)).to(owners)
     return owners
-
-
-def batch_features(
-    model: Any,
-    images: torch.Tensor,
-    pixel_values: torch.Tensor | None,
-    features: np.ndarray | torch.Tensor | None,
-) -> torch.Tensor | None:
-    """Return a batch's ``[images, tokens, dim]`` from the cache, or else from its pixels.
-
-    Args:
-        model: whose vision tower is used without a cache.
-        images: rows of ``features``; none for a batch of plain text.
-        pixel_values: the batch's images, where there is no cache.
-        features: the cache, for the whole encoded set.
-
-    Raises:
-        AutoPruneError: there is neither.
-    """
-    if not len(images):
-        return None
-    if features is not None:
-        return torch.as_tensor(features[images.cpu().numpy()]).to(images.device)
-    if pixel_values is None:
-        raise AutoPruneError("the encoded set has no pixels: give vision features")
-    return vision_features(model, pixel_values)
 
 
 def select_prompts(encoded: EncodedSet, questions: Sequence[tuple[int, int]]) -> EncodedSet:

@@ -10,9 +10,9 @@ import torch
 
 from autoprune.data.encoding import EncodedSet, batches
 from autoprune.errors import AutoPruneError
-from autoprune.evaluation.generation import batch_features
 from autoprune.evaluation.scores import EvaluationFailed
-from autoprune.models.vision import decode, embed, head
+from autoprune.models.reading import answer_states, batch_features
+from autoprune.models.vision import head
 
 
 @torch.no_grad()
@@ -56,12 +56,8 @@ def kl_to_dense(
     total, count = 0.0, 0
     output = head(model)
     for batch in batches(encoded, indices, batch_size, device, pixels=features is None):
-        shown = batch_features(model, batch.images, batch.pixel_values, features)
-        hidden = decode(
-            model, embed(model, batch.input_ids, shown), batch.attention_mask, batch.position_ids
-        )
-        at = batch.answer_index
-        own = output(hidden[at.rows, at.cols]).float().log_softmax(dim=-1)
+        states = answer_states(model, batch, batch_features(model, batch, features))
+        own = output(states).float().log_softmax(dim=-1)
         cached = torch.as_tensor(teacher_hidden[batch.answers.cpu().numpy()])
         dense = (cached.to(device, torch.float32) @ dense_head.T).log_softmax(dim=-1)
         if dense.shape != own.shape:

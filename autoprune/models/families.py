@@ -109,11 +109,16 @@ class Wrapper:
         whole: whether the model must be run by its own forward pass, because more than token
             embeddings passes from image to decoder: positions in two dimensions, features added
             behind later layers, image tokens that see each other, several tiles an image.
+        beside: paths of further modules between tower and decoder, trained with the projector.
+        stacked: what the processor makes of an image that keeps the image's tiles on an axis of
+            their own; everything else lies one behind the other along its first axis.
     """
 
     model_type: str
     projector: str | None
     whole: bool = False
+    beside: tuple[str, ...] = ()
+    stacked: tuple[str, ...] = ()
 
 
 def _listed(value: Any) -> Any:
@@ -193,6 +198,8 @@ FAMILIES: dict[str, Family] = {
     ]
 }
 
+_PIXELS = ("pixel_values",)
+_MASKED = ("pixel_values", "pixel_attention_mask")
 _PLAIN = ("llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma", "gemma3_text")
 
 WRAPPERS: dict[str, Wrapper] = {
@@ -200,14 +207,19 @@ WRAPPERS: dict[str, Wrapper] = {
     for row in [
         Wrapper("llava", "model.multi_modal_projector"),
         Wrapper("internvl", "model.multi_modal_projector"),
-        Wrapper("llava_next", "model.multi_modal_projector", whole=True),
-        Wrapper("llava_onevision", "model.multi_modal_projector", whole=True),
+        Wrapper("llava_next", "model.multi_modal_projector", whole=True, stacked=_PIXELS),
+        Wrapper("llava_onevision", "model.multi_modal_projector", whole=True, stacked=_PIXELS),
         Wrapper("qwen2_vl", "model.visual.merger", whole=True),
         Wrapper("qwen2_5_vl", "model.visual.merger", whole=True),
-        Wrapper("qwen3_vl", "model.visual.merger", whole=True),
+        Wrapper(
+            "qwen3_vl",
+            "model.visual.merger",
+            whole=True,
+            beside=("model.visual.deepstack_merger_list",),
+        ),
         Wrapper("gemma3", "model.multi_modal_projector", whole=True),
-        Wrapper("idefics3", "model.connector", whole=True),
-        Wrapper("smolvlm", "model.connector", whole=True),
+        Wrapper("idefics3", "model.connector", whole=True, stacked=_MASKED),
+        Wrapper("smolvlm", "model.connector", whole=True, stacked=_MASKED),
         Wrapper("paligemma", "model.multi_modal_projector", whole=True),
         *(Wrapper(name, None) for name in _PLAIN),
     ]

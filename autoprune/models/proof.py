@@ -40,7 +40,8 @@ class Reference:
         logits: at the positions that are no padding, [positions, vocabulary].
         tokens: greedily generated from the same inputs.
         generation: settings of that generation.
-        processor: what the processor made of a fixed text and image.
+        processor: what the processor made of fixed texts and images (``tensors``), and what it
+            was asked (``request``).
         dtype: of the weights.
         settings: how the model was run: attention implementation, device, auto class.
     """
@@ -75,29 +76,50 @@ class ReloadProof:
     model_class: str
 
 
-def probe_inputs(model: Any, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return random inputs of a model: two rows, the second padded on the left, with images."""
+def probe_inputs(model: Any, processor: Any = None, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return random inputs of a model: two rows, the second padded on the left, with images.
+
+    Images go through the processor, which alone knows how many tokens they become and what else
+    the model wants to know of them.
+
+    Args:
+        model: whose inputs they are.
+        processor: its processor; not needed for a plain language model.
+        seed: of the random numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
     config = model.config
-    vocabulary = int(text_config(config).vocab_size)
-    image_id = int(getattr(config, "image_token_id", None) or 0)
-    words = torch.randint(0, vocabulary, (2, 12), generator=generator)
-    if image_id:
-        words[words == image_id] = (image_id + 1) % vocabulary
-    inputs: dict[str, torch.Tensor] = {}
     if wrapper_of(config).projector is not None:
-        from autoprune.models.vision import vision_features
-
-        size = config.vision_config.image_size
-        pixels = torch.randn((2, 3, size, size), generator=generator).to(model.device)
-        tokens = vision_features(model, pixels).shape[1]
-        image = torch.full((2, tokens), image_id)
-        words = torch.cat([words[:, :2], image, words[:, 2:]], dim=1)
-        inputs["pixel_values"] = pixels.to(model.dtype)
+        return _processed_probe(processor, seed)
+    words = torch.randint(0, int(text_config(config).vocab_size), (2, 12), generator=generator)
     mask = torch.ones_like(words)
     words[1] = torch.cat([torch.zeros(1, dtype=torch.long), words[1, :-1]])
     mask[1, 0] = 0
-    return {"input_ids": words, "attention_mask": mask, **inputs}
+    return {"input_ids": words, "attention_mask": mask}
+
+
+def _processed_probe(processor: Any, seed: int) -> dict[str, torch.Tensor]:
+    """Return what a processor makes of two random images with text, the second text shorter."""
+    made = processor(**_asked(processor, seed), return_tensors="pt")
+    return {
+        name: value
+        for name, value in made.items()
+        if isinstance(value, torch.Tensor) and name != "labels"
+    }
+
+
+def _asked(processor: Any, seed: int = 0) -> dict[str, Any]:
+    """Return two texts with an image each, and how to process them."""
+    rng = np.random.default_rng(seed)
+    images = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for size in (48, 56)]
+    padded = processor.tokenizer.pad_token is not None
+    shorter = _TEXT.rpartition(" ")[0] if padded else _TEXT
+    return {
+        "text": [f"{processor.image_token}{text}" for text in (_TEXT, shorter)],
+        "images": [[image] for image in images],
+        "padding": padded,
+        "padding_side": "left",
+    }
 
 
 @torch.no_grad()
@@ -109,19 +131,24 @@ def reference_of(
     Args:
         model: as it is about to be saved.
         processor: its processor, or tokenizer.
-        inputs: of the model, with an ``attention_mask``; None makes random ones.
+        inputs: of the model, with an ``attention_mask``; None makes random ones, of the weights'
+            dtype where they are floats.
     """
     was_training = model.training
     model.eval()
-    chosen = dict(inputs) if inputs is not None else probe_inputs(model)
+    chosen = dict(inputs) if inputs is not None else probe_inputs(model, processor)
+    if inputs is None:
+        dtype = model.dtype
+        chosen = {n: t.to(dtype) if t.is_floating_point() else t for n, t in chosen.items()}
     on_device = {name: tensor.to(model.device) for name, tensor in chosen.items()}
     generation: dict[str, Any] = {
         "max_new_tokens": NEW_TOKENS,
         "min_new_tokens": NEW_TOKENS,
         "do_sample": False,
     }
-    if (image_id := getattr(model.config, "image_token_id", None)) is not None:
-        generation["suppress_tokens"] = [image_id]  # a generated image would have no pixels
+    marks = (getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
+    if silent := [mark for mark in marks if mark is not None]:
+        generation["suppress_tokens"] = silent  # a generated image would have no pixels
     logits = model(**on_device).logits[on_device["attention_mask"].bool()]
     tokens = model.generate(**on_device, **generation)
     model.train(was_training)
@@ -189,10 +216,7 @@ def _request(directory: Path, reference: Reference, scratch: Path) -> Path:
     tensors = {f"inputs.{name}": tensor for name, tensor in reference.inputs.items()}
     tensors["logits"] = reference.logits.contiguous()
     tensors["tokens"] = reference.tokens.contiguous()
-    processor = dict(reference.processor)
-    for name in ("image", "pixels"):
-        if name in processor:
-            tensors[name] = processor.pop(name)
+    tensors.update(reference.processor["tensors"])
     save_file(tensors, scratch / "reference.safetensors")
     request = {
         "directory": str(directory),
@@ -200,7 +224,7 @@ def _request(directory: Path, reference: Reference, scratch: Path) -> Path:
         "generation": reference.generation,
         "threads": torch.get_num_threads(),
         **reference.settings,
-        **processor,
+        **reference.processor["request"],
     }
     path = scratch / "request.json"
     path.write_text(json.dumps(request))
@@ -250,16 +274,21 @@ def _fault(found: Mapping[str, Any], tolerance: float) -> str | None:
 
 
 def _processed(processor: Any, vision: bool) -> dict[str, Any]:
-    """Return what a processor makes of a fixed text and image."""
+    """Return what a processor makes of fixed texts and images, and what it was asked."""
     tokenizer = getattr(processor, "tokenizer", processor)
-    made: dict[str, Any] = {
+    request: dict[str, Any] = {
         "chat_template": getattr(processor, "chat_template", None),
         "text": _TEXT,
         "text_ids": tokenizer(_TEXT)["input_ids"],
     }
-    if vision and type(processor.image_processor).__name__.endswith("Pil"):
-        image = np.random.default_rng(0).integers(0, 256, (48, 56, 3), dtype=np.uint8)
-        pixels = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"]
-        made["image"] = torch.from_numpy(image)
-        made["pixels"] = torch.as_tensor(pixels).contiguous()
-    return made
+    if not vision or not hasattr(processor, "image_processor"):
+        return {"request": request, "tensors": {}}
+    asked = _asked(processor)
+    images = [torch.from_numpy(image) for (image,) in asked.pop("images")]
+    # A processor of another backend rounds pixels otherwise, so it is asked for by its kind.
+    request["pil"] = type(processor.image_processor).__name__.endswith("Pil")
+    request["asked"] = asked
+    tensors = {f"images.{place}": image for place, image in enumerate(images)}
+    for name, value in _processed_probe(processor, 0).items():
+        tensors[f"made.{name}"] = value.contiguous()
+    return {"request": request, "tensors": tensors}

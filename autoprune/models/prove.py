@@ -32,7 +32,6 @@ def main() -> None:
 
 def prove(request: dict[str, Any]) -> dict[str, Any]:
     """Load one checkpoint and return what was found, as plain JSON values."""
-    import numpy as np
     import torch
     import transformers
     from safetensors.torch import load_file
@@ -81,13 +80,18 @@ def prove(request: dict[str, Any]) -> dict[str, Any]:
     tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer(request["text"])["input_ids"] != request["text_ids"]:
         found["processor"] = "the same text gives other tokens"
-    if "pixels" in tensors:
-        image = tensors["image"].numpy().astype(np.uint8)
-        # A processor of another backend rounds pixels otherwise; the saver's was PIL's.
-        pil = transformers.AutoImageProcessor.from_pretrained(request["directory"], backend="pil")
-        images = pil(images=[image], return_tensors="pt")
-        if not torch.equal(images["pixel_values"], tensors["pixels"]):
-            found["processor"] = "the same image gives other pixels"
+    if "asked" in request:
+        if request["pil"]:
+            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
+                request["directory"], backend="pil"
+            )
+        count = sum(name.startswith("images.") for name in tensors)
+        images = [[tensors[f"images.{place}"].numpy()] for place in range(count)]
+        made = processor(images=images, return_tensors="pt", **request["asked"])
+        for name, value in tensors.items():
+            kind, _, own = name.partition(".")
+            if kind == "made" and not (own in made and torch.equal(made[own], value)):
+                found["processor"] = f"the same images and texts give other {own}"
     # So the saver can be sure that the stock classes and the checkpoint's own code did this.
     found["imported_autoprune"] = any(
         module is not None and (name == "autoprune" or name.startswith("autoprune."))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoprune.data.encoding import EncodedSet, encode
+from autoprune.data.encoding import EncodedSet, encode_for
 from autoprune.data.samples import SampleSet
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
@@ -26,7 +26,7 @@ from autoprune.models.loading import Inspected, Loaded, inspect_model, load_mode
 from autoprune.pipeline.assets import Assets, Exam
 from autoprune.pipeline.cache import Cache
 from autoprune.pruning.importance import measure
-from autoprune.recovery.teacher import build_teacher
+from autoprune.recovery.teacher import TeacherCache, build_teacher
 from autoprune.resources import Resources
 from autoprune.zoo import EMBEDDED, embedded_path, load_split
 
@@ -111,7 +111,7 @@ def prepare(
 
     train_set = load_split("train", wanted.train_images)
     calibration_set = load_split("calibration", wanted.calibration_images)
-    encoded = partial(_encoded, stage, dense.processor)
+    encoded = partial(_encoded, stage, dense)
     train, calibration = encoded(train_set), encoded(calibration_set)
     importance = stage(
         "importance",
@@ -146,9 +146,9 @@ def prepare(
         spec=dense.spec,
         weights=state_arrays(dense.model),
         importance=importance,
-        train=train.without_pixels() if teacher.features is not None else train,
+        train=_read_by(train, teacher),
         teacher=teacher,
-        probe=probe.without_pixels(),
+        probe=_read_by(probe, probe_teacher),
         probe_teacher=probe_teacher,
         exams=exams,
     )
@@ -168,12 +168,17 @@ def open_evaluators(assets: Assets, splits: Sequence[str] | None = None) -> dict
     }
 
 
-def _encoded(stage: Callable[..., Any], processor: Any, samples: SampleSet) -> EncodedSet:
+def _read_by(encoded: EncodedSet, teacher: TeacherCache) -> EncodedSet:
+    """Return a set without the pixels that its features make needless."""
+    return encoded if teacher.features is None else encoded.without_pixels()
+
+
+def _encoded(stage: Callable[..., Any], dense: Loaded, samples: SampleSet) -> EncodedSet:
     result: EncodedSet = stage(
         "encoded",
         f"tokenising {len(samples):,} samples of {samples.name}",
         samples.identity,
-        lambda: encode(samples, processor),
+        lambda: encode_for(dense.config, samples, dense.processor),
     )
     return result
 
@@ -188,11 +193,12 @@ def _exam(
 ) -> Exam:
     """Write a split's tasks and score the dense model on them."""
     task_dir = materialise(samples, tasks, folder / "tasks")
-    encoded = _encoded(stage, dense.processor, samples)
+    encoded = _encoded(stage, dense, samples)
 
     def score() -> Exam:
         evaluator = Evaluator(dense.processor, task_dir, tasks, encoded=encoded)
-        features = evaluator.features(dense.model).astype(np.float16)
+        features = evaluator.features(dense.model)
+        features = None if features is None else features.astype(np.float16)
         scores = evaluator.evaluate(dense.model, features)
         return Exam(
             split=split,

@@ -30,7 +30,8 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import Arrays
 from autoprune.models.backbone import backbone_of
 from autoprune.models.memory import peak_memory
-from autoprune.models.vision import decode, embed, head, vision_features
+from autoprune.models.reading import answer_states, batch_features
+from autoprune.models.vision import head
 from autoprune.pruning.blocks import Blocks, blockwise, brought
 from autoprune.pruning.probe import LayerProbe, Seen
 from autoprune.pruning.scores import Importance
@@ -82,7 +83,7 @@ def measure(
     ):
         for batch in batches(encoded, indices, batch_size, device, pixels=features is None):
             seen.read(batch)
-            losses = _answer_losses(model, batch, _features(model, batch, features))
+            losses = _answer_losses(model, batch, batch_features(model, batch, features))
             rows = batch.answer_index.rows
             counts = torch.bincount(rows, minlength=len(batch.rows)).clamp(min=1)
             (losses / counts[rows]).sum().backward()  # type: ignore[no-untyped-call]
@@ -91,25 +92,10 @@ def measure(
     return _finish(probes, seen, len(indices), answers, loss / max(answers, 1), peak.bytes)
 
 
-def _features(
-    model: nn.Module, batch: Batch, features: torch.Tensor | np.ndarray | None
-) -> torch.Tensor | None:
-    if len(batch.images) == 0:
-        return None
-    if features is not None:
-        chosen = features[batch.images.cpu().numpy()]
-        return torch.as_tensor(chosen).to(batch.input_ids.device)
-    if batch.pixel_values is None:
-        raise AutoPruneError("the calibration set has no pixels: give the features of its images")
-    return vision_features(model, batch.pixel_values)
-
-
 def _answer_losses(model: nn.Module, batch: Batch, features: torch.Tensor | None) -> torch.Tensor:
     """Return the cross entropy of each answer token, ``float32 [answers]``."""
-    embeds = embed(model, batch.input_ids, features).detach().requires_grad_()
-    hidden = decode(model, embeds, batch.attention_mask, batch.position_ids)
-    rows, cols, targets = batch.answer_index
-    logits = head(model)(hidden[rows, cols]).float()
+    logits = head(model)(answer_states(model, batch, features)).float()
+    targets = batch.answer_index.targets
     return nn.functional.cross_entropy(logits, targets, reduction="none")
 
 

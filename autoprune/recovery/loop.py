@@ -17,7 +17,8 @@ from torch import Tensor
 from autoprune.data.encoding import Batch, EncodedSet, collate
 from autoprune.data.fractions import nested_fraction
 from autoprune.errors import AutoPruneError
-from autoprune.models.vision import decode, embed, head
+from autoprune.models.reading import answer_states
+from autoprune.models.vision import head
 from autoprune.recovery.losses import Answers, Needs, mix, needs_of
 from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.recovery.schedule import SampleOrder, learning_rate, make_optimizer
@@ -252,10 +253,7 @@ class Recovery:
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mix and its parts, summed over the batch's answer tokens."""
         features = self._features(batch)
-        embeds = embed(self.model, batch.input_ids, features)
-        states = decode(self.model, embeds, batch.attention_mask, batch.position_ids)
-        index = batch.answer_index
-        hidden = states[index.rows, index.cols]
+        hidden = answer_states(self.model, batch, features)
         logits = teacher_hidden = teacher_logits = None
         if self._needs & Needs.LOGITS:
             logits = head(self.model)(hidden)
@@ -269,7 +267,7 @@ class Recovery:
             self.recipe.weights,
             Answers(
                 hidden=hidden,
-                targets=index.targets,
+                targets=batch.answer_index.targets,
                 logits=logits,
                 teacher_hidden=teacher_hidden,
                 teacher_logits=teacher_logits,
@@ -357,8 +355,7 @@ class Recovery:
             raise AutoPruneError(
                 f"recovery by {'+'.join(self.recipe.weights)} needs a teacher: give one, or use sft"
             )
-        has_images = bool(np.diff(self.encoded.image_rows, axis=1).any())
-        if self._pixels and has_images and self.encoded.pixel_values is None:
+        if self._pixels and self.encoded.has_images and not self.encoded.has_pixels:
             raise AutoPruneError(
                 "the samples have neither pixels nor kept features: keep one of them"
             )

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from autoprune.data.encoding import Batch, EncodedSet, batches, collate
 from autoprune.errors import AutoPruneError
-from autoprune.models.vision import decode, embed, head, vision_features
+from autoprune.models.reading import answer_states, batch_features
+from autoprune.models.vision import head
 from autoprune.resources import autocast_dtype
 
 Model = Any  # a transformers model; its class is chosen by the checkpoint
@@ -173,7 +174,7 @@ class OnlineTeacher(CachedTeacher):
             features = self.features(batch)
         if features is None:
             features = online_features(self.model, batch)
-        return answer_states(self.model, batch, features)
+        return frozen_states(self.model, batch, features)
 
 
 def open_teacher(
@@ -195,16 +196,13 @@ def open_teacher(
 
 
 @torch.no_grad()
-def answer_states(model: Model, batch: Batch, features: Tensor | None) -> Tensor:
+def frozen_states(model: Model, batch: Batch, features: Tensor | None) -> Tensor:
     """Return ``model``'s final-norm states at answer-predicting positions, [N, hidden].
 
-    The model's own projector is used on ``features``.
+    The model's own projector is used on ``features``; no graph is kept.
     """
-    rows, columns = batch.answer_index.rows, batch.answer_index.cols
     with precision(batch.input_ids.device):
-        embeds = embed(model, batch.input_ids, features)
-        states = decode(model, embeds, batch.attention_mask, batch.position_ids)
-    return states[rows, columns]
+        return answer_states(model, batch, features)
 
 
 def build_teacher(
@@ -250,7 +248,7 @@ def build_teacher(
                 features = np.empty((_images(encoded), *seen.shape[1:]), np.float16)
             features[batch.images.cpu().numpy()] = _half(seen)
         if hidden is not None:
-            hidden[batch.answers.cpu().numpy()] = _half(answer_states(model, batch, seen))
+            hidden[batch.answers.cpu().numpy()] = _half(frozen_states(model, batch, seen))
         done += len(batch.rows)
         if on_progress is not None:
             on_progress(done, len(encoded))
@@ -287,11 +285,11 @@ def precision(device: torch.device | str) -> AbstractContextManager[Any]:
 
 @torch.no_grad()
 def online_features(model: Model, batch: Batch) -> Tensor | None:
-    """Return the batch's vision features by ``model``'s own tower; None without images."""
+    """Return the batch's vision features by ``model``'s own tower; None where it has none."""
     if batch.pixel_values is None:
         return None
     with precision(batch.input_ids.device):
-        return vision_features(model, batch.pixel_values)
+        return batch_features(model, batch)
 
 
 def _width(model: Model) -> int:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING
+
+from support.processors import processor_for
 
 VOCABULARY = 64
 PAD, BOS, EOS = 0, 1, 2
@@ -42,6 +45,16 @@ class Case:
 
     def config(self, *, gqa: bool = True, **text: Any) -> Any:
         return self.build(self.text, _text(self.text, gqa, **text))
+
+    def processor(self, words: list[str] | None = None) -> Any:
+        """A real processor of the family; a tokenizer for a plain language model."""
+        return processor_for(self.wrapper, words)
+
+    def saved(self, directory: Path, words: list[str] | None = None, **text: Any) -> Path:
+        """A stock checkpoint of a random model with its processor."""
+        build_model(self.config(**text)).save_pretrained(directory)
+        self.processor(words).save_pretrained(directory)
+        return directory
 
     def inputs(self, *, padded: bool = True, seed: int = 0) -> Inputs:
         """Two rows; with ``padded`` the second has one token less, and is padded on the left."""

@@ -1,0 +1,123 @@
+"""Rows for a model that is run by its own forward pass: exactly what its processor makes.
+
+One question a row. Every tensor that the processor makes of an image is kept by its name, and so
+is what it says of every token, such as which of them belong to an image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autoprune.data.chat import TurnTokens
+from autoprune.data.packing import IGNORED
+from autoprune.data.ragged import Ragged
+from autoprune.data.samples import Sample
+from autoprune.errors import AutoPruneError
+
+# What a processor returns and no forward pass takes from here, and what it says of each token.
+_ELSEWHERE = {"input_ids", "attention_mask", "labels"}
+_OF_TOKENS = {"token_type_ids", "mm_token_type_ids"}
+
+
+class WholeBuilder:
+    """Collects rows while encoding.
+
+    Args:
+        processor: of the model.
+        stacked: names of tensors that hold the tiles of an image on an axis of their own.
+        pixel_dtype: that floating tensors are kept in.
+    """
+
+    def __init__(
+        self, processor: Any, stacked: tuple[str, ...], pixel_dtype: type[np.floating]
+    ) -> None:
+        self.processor = processor
+        self.stacked = stacked
+        self.pixel_dtype = pixel_dtype
+        self.input_ids: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        self.types: list[dict[str, np.ndarray]] = []
+        self.extras: dict[str, list[np.ndarray]] = {}
+        self.samples: list[int] = []
+        self.image_rows: list[tuple[int, int]] = []
+        self.images = 0
+
+    def add(self, index: int, sample: Sample, turns: list[TurnTokens]) -> None:
+        """Append the questions of a sample; its image's tensors are kept once."""
+        shown = (self.images, self.images + (sample.image is not None))
+        for number, turn in enumerate(turns):
+            made = self._process(sample, turn)
+            ids = made["input_ids"][0]
+            start = len(ids) - (turn.length - turn.answer_start)
+            answer = np.asarray(turn.ids[turn.answer_start :], dtype=np.int32)
+            there = min(len(ids) - start, len(answer))  # an end token may have been added to it
+            if start < 1 or not np.array_equal(ids[start : start + there], answer[:there]):
+                raise AutoPruneError(
+                    f"{type(self.processor).__name__} tokenises an answer otherwise behind an "
+                    "image; this processor is not supported"
+                )
+            row = np.concatenate([ids[:start], answer]).astype(np.int32)
+            self.input_ids.append(row)
+            hidden = np.full(start, IGNORED, dtype=np.int32)
+            self.labels.append(np.concatenate([hidden, answer]))
+            self._add_types(made, len(ids), len(row))
+            if sample.image is not None and number == 0:
+                self._add_image(made)
+            self.samples.append(index)
+            self.image_rows.append(shown)
+        self.images = shown[1]
+
+    def token_arrays(self) -> dict[str, Any]:
+        """Return the flat arrays over tokens, their offsets, and what is said of each token."""
+        lengths = [len(row) for row in self.input_ids]
+        answers = [int((row != IGNORED).sum()) for row in self.labels]
+        names = sorted({name for row in self.types for name in row})
+        types = {
+            name: np.concatenate(
+                [
+                    row.get(name, np.zeros(length, dtype=np.int32))
+                    for row, length in zip(self.types, lengths, strict=True)
+                ]
+            )
+            for name in names
+        }
+        return {
+            "input_ids": np.concatenate(self.input_ids),
+            "labels": np.concatenate(self.labels),
+            "segments": np.ones(sum(lengths), dtype=np.int32),
+            "positions": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+            "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+            "answer_offsets": np.concatenate([[0], np.cumsum(answers)]),
+            "types": types,
+            "extras": {name: Ragged.of(items) for name, items in self.extras.items()},
+        }
+
+    def _process(self, sample: Sample, turn: TurnTokens) -> dict[str, np.ndarray]:
+        """Return what the processor makes of one question and its answer, one row."""
+        images = {} if sample.image is None else {"images": [[sample.image]]}
+        made = self.processor(
+            text=[turn.text], return_tensors="pt", **turn.options(self.processor), **images
+        )
+        return {name: value.numpy() for name, value in made.items() if hasattr(value, "numpy")}
+
+    def _add_types(self, made: dict[str, np.ndarray], length: int, kept: int) -> None:
+        """Keep what is said of tokens; an end token that was added is like the one before it."""
+        place = np.minimum(np.arange(kept), length - 1)
+        self.types.append(
+            {
+                name: value[0][place].astype(np.int32)
+                for name, value in made.items()
+                if name in _OF_TOKENS
+            }
+        )
+
+    def _add_image(self, made: dict[str, np.ndarray]) -> None:
+        for name, value in made.items():
+            if name in _ELSEWHERE | _OF_TOKENS:
+                continue
+            item = value[0] if name in self.stacked else value
+            if np.issubdtype(item.dtype, np.floating):
+                item = item.astype(self.pixel_dtype)
+            self.extras.setdefault(name, []).append(item)
