@@ -36,9 +36,23 @@ def differences(one: Importance, other: Importance) -> dict[str, float]:
     return found
 
 
+@contextmanager
+def in_one(layers: Any, blocks: Blocks, resident: Any = None) -> Any:
+    """Let one graph begin at the first layer and go through all of them."""
+
+    def begin(_: Any, args: tuple[torch.Tensor, ...]) -> Any:
+        return (args[0].detach().requires_grad_(), *args[1:])
+
+    handle = layers[0].register_forward_pre_hook(begin)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def in_one_graph(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Importance]) -> Importance:
     with monkeypatch.context() as patch:
-        patch.setattr(room, "blockwise", lambda layers, blocks, resident=None: nullcontext())
+        patch.setattr(room, "blockwise", in_one)
         return run()
 
 
