@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import typer
 
 from autoprune import __version__
-from autoprune.cli import apply, convert, evaluate, front, search, spaces, ui
+from autoprune.cli import apply, convert, evaluate, front, models, search, spaces, ui
 from autoprune.cli.options import example
 from autoprune.cli.output import print_error
 from autoprune.errors import AutoPruneError
@@ -40,6 +40,7 @@ app.command("front", epilog=front.EXAMPLE)(front.front)
 app.command("apply", epilog=apply.EXAMPLE)(apply.apply)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
+app.command("models", epilog=models.EXAMPLE)(models.models)
 app.command("spaces", epilog=spaces.EXAMPLE)(spaces.spaces)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 

@@ -112,6 +112,7 @@ class Wrapper:
         beside: paths of further modules between tower and decoder, trained with the projector.
         stacked: what the processor makes of an image that keeps the image's tiles on an axis of
             their own; everything else lies one behind the other along its first axis.
+        texts: text backbones that it is published with; each pair is in the contract tests.
     """
 
     model_type: str
@@ -119,6 +120,7 @@ class Wrapper:
     whole: bool = False
     beside: tuple[str, ...] = ()
     stacked: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 def _listed(value: Any) -> Any:
@@ -200,28 +202,34 @@ FAMILIES: dict[str, Family] = {
 
 _PIXELS = ("pixel_values",)
 _MASKED = ("pixel_values", "pixel_attention_mask")
+_PROJECTOR = "model.multi_modal_projector"
 _PLAIN = ("llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma", "gemma3_text")
 
 WRAPPERS: dict[str, Wrapper] = {
     row.model_type: row
     for row in [
-        Wrapper("llava", "model.multi_modal_projector"),
-        Wrapper("internvl", "model.multi_modal_projector"),
-        Wrapper("llava_next", "model.multi_modal_projector", whole=True, stacked=_PIXELS),
-        Wrapper("llava_onevision", "model.multi_modal_projector", whole=True, stacked=_PIXELS),
-        Wrapper("qwen2_vl", "model.visual.merger", whole=True),
-        Wrapper("qwen2_5_vl", "model.visual.merger", whole=True),
+        Wrapper("llava", _PROJECTOR, texts=("llama", "phi", "phi3", "mistral", "qwen2")),
+        Wrapper("internvl", _PROJECTOR, texts=("qwen2", "qwen3", "phi3", "llama")),
+        *(
+            Wrapper(
+                name, _PROJECTOR, whole=True, stacked=_PIXELS, texts=("qwen2", "llama", "mistral")
+            )
+            for name in ("llava_next", "llava_onevision")
+        ),
+        Wrapper("qwen2_vl", "model.visual.merger", whole=True, texts=("qwen2_vl_text",)),
+        Wrapper("qwen2_5_vl", "model.visual.merger", whole=True, texts=("qwen2_5_vl_text",)),
         Wrapper(
             "qwen3_vl",
             "model.visual.merger",
             whole=True,
             beside=("model.visual.deepstack_merger_list",),
+            texts=("qwen3_vl_text",),
         ),
-        Wrapper("gemma3", "model.multi_modal_projector", whole=True),
-        Wrapper("idefics3", "model.connector", whole=True, stacked=_MASKED),
-        Wrapper("smolvlm", "model.connector", whole=True, stacked=_MASKED),
-        Wrapper("paligemma", "model.multi_modal_projector", whole=True),
-        *(Wrapper(name, None) for name in _PLAIN),
+        Wrapper("gemma3", _PROJECTOR, whole=True, texts=("gemma3_text",)),
+        Wrapper("idefics3", "model.connector", whole=True, stacked=_MASKED, texts=("llama",)),
+        Wrapper("smolvlm", "model.connector", whole=True, stacked=_MASKED, texts=("llama",)),
+        Wrapper("paligemma", _PROJECTOR, whole=True, texts=("gemma",)),
+        *(Wrapper(name, None, texts=(name,)) for name in _PLAIN),
     ]
 }
 

@@ -11,16 +11,37 @@ from typing import Any
 
 import pytest
 import torch
-from support.families import CASES, CHANNELS, HEAD_DIM, HEADS, HIDDEN, IMAGE, LAYERS, PAD, VIDEO
+from support.families import (
+    CASES,
+    CHANNELS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    IMAGE,
+    LAYERS,
+    PAD,
+    VIDEO,
+    Case,
+)
 from support.families import build_model as build
 from support.oracle import Kept, logits, masked, plan_of
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import from_arrays, state_arrays
 from autoprune.models.checkpoint import records_shapes
-from autoprune.models.families import anchored_layers, head_rule
+from autoprune.models.families import (
+    _GATED,
+    _PROJECTIONS,
+    FAMILIES,
+    WRAPPERS,
+    Family,
+    Wrapper,
+    anchored_layers,
+    head_rule,
+)
 from autoprune.models.loading import quiet
 from autoprune.models.shape import model_class, spec_of, takes_heads
+from autoprune.models.trace import check_row
 from autoprune.pruning.surgery import prune, pruned_config
 
 ALL_HEADS, ALL_CHANNELS = tuple(range(HEADS)), tuple(range(CHANNELS))
@@ -171,6 +192,27 @@ def _as_stock(model: Any, heads: int, kv_heads: int, folder: Path) -> None:
         raise ValueError(f"{heads} heads of {attention.head_dim} entries, not of {HEAD_DIM}")
 
 
+@pytest.mark.parametrize("what", ["mixed", "one-attention", "one-mlp", "heads-of-one-layer"])
+@pytest.mark.parametrize("name", CASES, ids=str)
+def test_a_stock_loader_stumbles_over_per_layer_shapes(
+    name: str, what: str, tmp_path: Path
+) -> None:
+    """A loader that does not run a checkpoint's code fails; it never invents weights."""
+    whole = dict.fromkeys(range(LAYERS), (ALL_HEADS, ALL_CHANNELS))
+    kept = {
+        "mixed": MIXED,
+        "one-attention": {**whole, 2: ((), ALL_CHANNELS)},
+        "one-mlp": {**whole, 2: (ALL_HEADS, ())},
+        "heads-of-one-layer": {**whole, 2: ((0, 2), ALL_CHANNELS)},
+    }[what]
+    model = build(CASES[name].config())
+    pruned = prune(model.config, state_arrays(model), plan_of(model, kept))
+    with quiet():
+        pruned.save_pretrained(tmp_path / "out", save_original_format=False)
+        with pytest.raises(RuntimeError, match="size"):
+            model_class(model.config).from_pretrained(tmp_path / "out")
+
+
 @pytest.mark.parametrize("kinds", [(0, 2), (1, 3)], ids=["sliding", "full"])
 @pytest.mark.parametrize("name", ["gemma3_text", "gemma3-gemma3_text"])
 def test_sliding_windows_stay_with_their_layers(name: str, kinds: tuple[int, ...]) -> None:
@@ -209,3 +251,20 @@ def test_rotary_factors_one_by_one_hold_the_head_count() -> None:
     assert head_rule(config) == "dense"
     plan = plan_of(config, dict.fromkeys(range(LAYERS), ((2, 3), ALL_CHANNELS)))
     assert records_shapes(pruned_config(config, plan))
+
+
+def test_a_new_family_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of README's part on contributing, run: SmolLM3."""
+    row = Family("smollm3", _PROJECTIONS, _GATED, layer_lists=("layer_types", "no_rope_layers"))
+    monkeypatch.setitem(FAMILIES, "smollm3", row)
+    monkeypatch.setitem(WRAPPERS, "smollm3", Wrapper("smollm3", None))
+    case = Case("smollm3", "smollm3", CASES["llama"].build, None)
+    model = build(case.config(no_rope_layers=[1, 0, 1, 0]))
+    check_row(model)
+    for kept in PLANS.values():
+        plan = plan_of(model, kept)
+        pruned = prune(model.config, state_arrays(model), plan)
+        with masked(model, plan):
+            reference = logits(model, case.inputs())
+        difference = (logits(pruned, case.inputs()) - reference).abs().max()
+        assert difference <= 1e-5 * reference.abs().max()
