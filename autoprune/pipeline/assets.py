@@ -43,7 +43,7 @@ class Exam:
 
 @dataclass(frozen=True, eq=False)
 class Assets:
-    """The dense model as arrays, what was measured of it, and the data of all trials.
+    """The dense model's weights, what was measured of it, and the data of all trials.
 
     Attributes:
         ref: name or path of the dense model.
@@ -53,7 +53,8 @@ class Assets:
         processor: its processor.
         generation_config: its generation settings, or None.
         spec: its shape.
-        weights: its parameters and buffers by name.
+        weights: its parameters and buffers by name: arrays, or where they lie on this machine.
+        precision: of the weights, and of candidates that ask for no other.
         importance: of its units, from one calibration pass.
         train: recovery samples; pixels are left out where the teacher keeps features.
         teacher: the dense model's states on ``train``.
@@ -70,6 +71,7 @@ class Assets:
     generation_config: Any
     spec: BackboneSpec
     weights: Mapping[str, np.ndarray]
+    precision: str
     importance: Importance
     train: EncodedSet
     teacher: TeacherCache

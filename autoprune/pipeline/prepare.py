@@ -7,7 +7,7 @@ was not trained on, since gradients vanish on memorised ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,22 @@ from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.tasks import TaskSpec, materialise
 from autoprune.models.arrays import state_arrays
 from autoprune.models.loading import Inspected, Loaded, inspect_model, load_model
+from autoprune.models.shape import BackboneSpec
+from autoprune.models.source import load_from, weight_source
 from autoprune.pipeline.assets import Assets, Exam
 from autoprune.pipeline.cache import Cache
+from autoprune.pruning.footprint import rows_within
 from autoprune.pruning.importance import measure
+from autoprune.pruning.scores import Importance
 from autoprune.recovery.teacher import TeacherCache, build_teacher
 from autoprune.resources import Resources
 from autoprune.zoo import EMBEDDED, embedded_path, load_split
 
 NAMED = {EMBEDDED: embedded_path}
 """Models that go by a name of their own."""
+
+CALIBRATION_ROWS = 8
+"""Rows of a batch of the importance pass, where memory allows."""
 
 PROBE_IMAGES = 64
 """Calibration images that the KL proxy looks at."""
@@ -83,6 +90,8 @@ def prepare(
     folder: Path,
     resources: Resources,
     on_stage: Callable[[str], None] = lambda text: None,
+    *,
+    in_place: bool = True,
 ) -> Assets:
     """Return everything that trials share.
 
@@ -90,7 +99,11 @@ def prepare(
         wanted: what to prepare.
         folder: of the cache; the tasks are written below it too.
         resources: to compute with.
-        on_stage: told each stage that is not found in the cache, before it starts.
+        on_stage: told each stage that is not found in the cache, before it starts; and what the
+            importance pass took.
+        in_place: leave the weights of a real model in its files, where every process of this
+            machine reads what it needs; False takes them along, for machines that do not see
+            these files.
 
     Raises:
         AutoPruneError: for a model that cannot be loaded, or one that the tasks do not suit.
@@ -99,7 +112,7 @@ def prepare(
     folder = folder.absolute()
     device = resources.claim()
     on_stage("loading the dense model")
-    dense = load_model(wanted.model, device=device, named=NAMED)
+    dense, weights, precision = _open(wanted.model, device, in_place)
     cache = Cache(folder)
 
     def stage(name: str, text: str, inputs: Any, compute: Callable[[], Any]) -> Any:
@@ -107,17 +120,25 @@ def prepare(
             on_stage(text)
             return compute()
 
-        return cache.get(name, [dense.identity, inputs], run)
+        return cache.get(name, [dense.identity, precision, inputs], run)
 
     train_set = load_split("train", wanted.train_images)
     calibration_set = load_split("calibration", wanted.calibration_images)
     encoded = partial(_encoded, stage, dense)
     train, calibration = encoded(train_set), encoded(calibration_set)
+
+    def importance_pass() -> Importance:
+        rows = calibration_rows(dense.spec, calibration, precision)
+        every = np.arange(len(calibration))
+        found = measure(dense.model, calibration, every, batch_size=rows)
+        on_stage(f"importance: peak {found.peak_bytes / 2**30:.1f} GiB")
+        return found
+
     importance = stage(
         "importance",
         f"measuring importance on {len(calibration):,} samples",
         calibration.identity,
-        lambda: measure(dense.model, calibration, np.arange(len(calibration))),
+        importance_pass,
     )
     teacher = stage(
         "teacher",
@@ -144,7 +165,8 @@ def prepare(
         processor=dense.processor,
         generation_config=dense.model.generation_config,
         spec=dense.spec,
-        weights=state_arrays(dense.model),
+        weights=weights,
+        precision=precision,
         importance=importance,
         train=_read_by(train, teacher),
         teacher=teacher,
@@ -152,6 +174,35 @@ def prepare(
         probe_teacher=probe_teacher,
         exams=exams,
     )
+
+
+def working_precision(found: Inspected) -> str:
+    """Return the precision that a model is worked with in: its own, bfloat16 for any half."""
+    return "bfloat16" if found.dtype in ("bfloat16", "float16") else "float32"
+
+
+def calibration_rows(spec: BackboneSpec, calibration: EncodedSet, precision: str) -> int:
+    """Return how many rows a batch of the importance pass has: few enough to stay in bounds."""
+    longest = int(np.diff(calibration.offsets).max(initial=1))
+    return rows_within(spec, getattr(torch, precision).itemsize, longest, CALIBRATION_ROWS)
+
+
+def _open(
+    model: str, device: torch.device, in_place: bool
+) -> tuple[Loaded, Mapping[str, np.ndarray], str]:
+    """Return a model, its weights for others to read, and the precision of both."""
+    found = inspect(model)
+    if model not in NAMED:
+        precision = working_precision(found)
+        dtype = getattr(torch, precision)
+        source = weight_source(found.directory, found.config, dtype)
+        if source is not None:
+            dense = load_from(found, source, device)
+            return dense, source if in_place else dict(source), precision
+        dense = load_model(model, dtype, device)
+        return dense, state_arrays(dense.model), precision
+    dense = load_model(model, device=device, named=NAMED)
+    return dense, state_arrays(dense.model), "float32"
 
 
 def open_evaluators(assets: Assets, splits: Sequence[str] | None = None) -> dict[str, Evaluator]:
@@ -219,4 +270,4 @@ def dense_model(assets: Assets, device: torch.device) -> Any:
     """Build the dense model from the shared arrays, which are copied."""
     from autoprune.models.arrays import from_arrays
 
-    return from_arrays(assets.config, assets.weights, torch.float32, device)
+    return from_arrays(assets.config, assets.weights, getattr(torch, assets.precision), device)

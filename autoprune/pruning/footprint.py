@@ -14,6 +14,9 @@ from autoprune.models.shape import BackboneSpec, LayerShape
 HEADROOM = 1.3
 """An importance pass should hold no more than this many times the model in half precision."""
 
+SPARE = 1 << 30
+"""Bytes beside a model that any machine has: small models need no care."""
+
 GRADIENTS = 1 << 24
 """Entries of weight gradients that a pass holds at a time."""
 
@@ -67,7 +70,8 @@ def importance_peak(spec: BackboneSpec, itemsize: int, tokens: int, rows: int) -
 def rows_within(spec: BackboneSpec, itemsize: int, tokens: int, most: int) -> int:
     """Return how many rows a batch may have for the pass to stay within its headroom.
 
-    The bound is :data:`HEADROOM` times the weights; one row is always allowed.
+    The bound is :data:`HEADROOM` times the weights, or :data:`SPARE` more than these where that is
+    more; one row is always allowed.
 
     Args:
         spec: of the dense model.
@@ -75,7 +79,9 @@ def rows_within(spec: BackboneSpec, itemsize: int, tokens: int, most: int) -> in
         tokens: length of a row.
         most: rows that are wanted.
     """
-    free = HEADROOM * weight_bytes(spec, itemsize) - importance_peak(spec, itemsize, tokens, 0)
+    weights = weight_bytes(spec, itemsize)
+    bound = max(HEADROOM * weights, weights + SPARE)
+    free = bound - importance_peak(spec, itemsize, tokens, 0)
     return max(1, min(most, int(free // row_bytes(spec, itemsize, tokens))))
 
 

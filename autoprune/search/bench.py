@@ -42,8 +42,15 @@ class TrialBench:
         self.work = work
 
     def candidate(self, knobs: Mapping[str, Value], seed: int) -> Candidate:
-        """Decode knobs, with the recovery's subset and order drawn by ``seed``."""
-        return decode(self.work.space.complete(knobs), replace(self.work.context, seed=seed))
+        """Decode knobs, with the recovery's subset and order drawn by ``seed``.
+
+        A candidate that is not to be quantised has the dense model's own precision.
+        """
+        context = replace(self.work.context, seed=seed)
+        candidate = decode(self.work.space.complete(knobs), context)
+        if candidate.precision != Candidate.precision:
+            return candidate
+        return replace(candidate, precision=self.bench.assets.precision)
 
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""

@@ -126,7 +126,10 @@ class PipelineProblem:
         resources = Resources(
             cpus=settings.workers * settings.cpus_per_trial, gpus=settings.gpus_per_trial
         )
-        assets = prepare(wanted, Path(settings.home) / "cache", resources, on_stage)
+        # Machines of a joined cluster may not see the model's files: there arrays travel.
+        local = settings.ray_address is None
+        cache = Path(settings.home) / "cache"
+        assets = prepare(wanted, cache, resources, on_stage, in_place=local)
         context = DecodeContext(
             spec=assets.spec,
             importance=assets.importance,
@@ -187,6 +190,11 @@ class PreparedSearch:
     def versions(self) -> Mapping[str, str]:
         """Versions of what a trial's result depends on."""
         return {name: version(name) for name in _VERSIONED}
+
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """Most memory that the importance pass held, in GiB."""
+        return {"importance_peak_gib": self.assets.importance.peak_bytes / 2**30}
 
     def finish(
         self,

@@ -99,6 +99,7 @@ def _info(
             "space.json": space.model_dump_json(indent=2),
         },
         versions=dict(prepared.versions),
+        measured=dict(prepared.measured),
         dense=prepared.dense,
         budget=prepared.budget,
     )

@@ -134,6 +134,10 @@ class Prepared(Protocol):
         """The bound on the size."""
 
     @property
+    def measured(self) -> Mapping[str, float]:
+        """What preparing took, by name."""
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Versions of what a trial's result depends on."""
 

@@ -95,6 +95,7 @@ def search_params(info: SearchInfo) -> dict[str, str]:
         own |= {"budget": info.budget.text, "budget_params": info.budget.params}
     if info.dense is not None:
         own["dense_params"] = info.dense.params
+    own |= {f"measured/{name}": f"{value:g}" for name, value in info.measured.items()}
     own |= {f"setting/{name}": value for name, value in info.settings.items()}
     return {name: str(value) for name, value in own.items() if value is not None}
 

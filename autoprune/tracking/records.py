@@ -220,6 +220,7 @@ class SearchInfo(Record):
     settings: dict[str, Knob] = {}  # model, sampler, seed, trials...: parameters of the parent run
     files: dict[str, str] = {}  # file name -> text: the space, the configuration
     versions: dict[str, str] = {}
+    measured: dict[str, FiniteFloat] = {}  # what preparing it took, such as bytes of memory
     dense: Dense | None = None
     budget: Budget | None = None
 
