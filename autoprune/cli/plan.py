@@ -41,7 +41,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect
     from autoprune.pruning.allocation import Allocation, reachable
-    from autoprune.search.forecast import forecast
+    from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
     from autoprune.search.preflight import preflight
     from autoprune.search.problem import preparation, read_sizes
     from autoprune.search.space import load_space
@@ -62,6 +62,8 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     expected = None
     if not unread:
         expected = forecast(settings, space, wanted, dense, average / spec.backbone_params)
+    tokens = PLANNED_TOKENS if expected is None else expected.tokens
+    held = memory(dense, sizes.budget.params, tokens)
     least, most = reachable(spec, Allocation(axis="hybrid"))
     return {
         "search": settings.name,
@@ -79,6 +81,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         "smallest": sizes.smallest,
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
         "forecast": None if expected is None else {**asdict(expected), "seconds": expected.seconds},
+        "memory": asdict(held),
         "unknown": _unknown(dense.lacks),
         "settings": settings.model_dump(mode="json"),
     }
@@ -122,6 +125,12 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         "confirmation": f"up to {settings['confirm_points']} points, "
         f"{settings['confirm_seeds']} seeds each",
     }
+    held = plan["memory"]
+    rows["memory"] = (
+        f"about {size_on_disk(held['importance'])} to measure importance, "
+        f"{size_on_disk(held['surgery'])} for the largest model, at {held['tokens']:,} tokens a "
+        "sample"
+    )
     if expected is not None:
         rows["forecast"] = (
             f"about {duration(expected['seconds'])}: {duration(expected['prepare'])} to "

@@ -7,9 +7,7 @@ batch, and one layer's graph with what the probes make of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.models.shape import BackboneSpec
 
 HEADROOM = 1.3
 """An importance pass should hold no more than this many times the model in half precision."""
@@ -85,18 +83,16 @@ def rows_within(spec: BackboneSpec, itemsize: int, tokens: int, most: int) -> in
     return max(1, min(most, int(free // row_bytes(spec, itemsize, tokens))))
 
 
-def surgery_peak(
-    spec: BackboneSpec, shapes: Iterable[LayerShape], itemsize: int, vocabulary: int
-) -> int:
+def surgery_peak(spec: BackboneSpec, params: int, itemsize: int, vocabulary: int) -> int:
     """Return what a surgery holds at its peak: the pruned model and one dense tensor.
 
     Tensors of the dense model are read one at a time from where they lie.
 
     Args:
         spec: of the dense model.
-        shapes: of the layers that are kept.
+        params: of the pruned model.
         itemsize: bytes of a weight.
         vocabulary: rows of the embedding, which may be the largest tensor.
     """
     channels = max((shape.channels for shape in spec.layers), default=0)
-    return (spec.params_of(shapes) + spec.hidden_size * max(channels, vocabulary)) * itemsize
+    return (params + spec.hidden_size * max(channels, vocabulary)) * itemsize

@@ -11,12 +11,20 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from autoprune.cost.flops import ModelFlops, flops_of
 from autoprune.data.encoding import encode
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import Inspected, load_processor
 from autoprune.models.shape import LayerShape
-from autoprune.pipeline.prepare import PROBE_IMAGES, Preparation
+from autoprune.pipeline.prepare import (
+    CALIBRATION_ROWS,
+    PROBE_IMAGES,
+    Preparation,
+    working_precision,
+)
+from autoprune.pruning.footprint import importance_peak, rows_within, surgery_peak
 from autoprune.resources import Resources
 from autoprune.search.baselines import baselines, room
 from autoprune.search.settings import SearchSettings
@@ -32,6 +40,9 @@ SAVED_BY_STOPPING = 0.25
 SECONDS_A_QUESTION = 2.5e-4
 """What lmms-eval and answering take beside the model's arithmetic."""
 
+PLANNED_TOKENS = 1024
+"""Length of a sample that memory is said for where no tokenizer says how long they are."""
+
 _SAMPLE = 32
 """Samples that lengths are read off."""
 
@@ -46,6 +57,7 @@ class Forecast:
         confirm: seconds of the confirmation.
         disk: bytes written: caches and kept weights.
         runs: full recoveries in the confirmation.
+        tokens: mean length of a sample.
     """
 
     prepare: float
@@ -53,11 +65,27 @@ class Forecast:
     confirm: float
     disk: int
     runs: int
+    tokens: int
 
     @property
     def seconds(self) -> float:
         """All stages together."""
         return self.prepare + self.trials + self.confirm
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Most bytes that tensors take at a time.
+
+    Attributes:
+        importance: in the importance pass: the dense model, and one layer's activations.
+        surgery: in a worker that builds the largest candidate.
+        tokens: length of a sample that this is said for.
+    """
+
+    importance: int
+    surgery: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +153,25 @@ def forecast(
         confirm=runs * (recover + score(kept, images["confirm"])) / settings.workers,
         disk=_disk(dense, settings, wanted, lengths, half),
         runs=runs,
+        tokens=lengths.tokens,
+    )
+
+
+def memory(dense: Inspected, most: int, tokens: int) -> Memory:
+    """Say what the largest pieces of work hold at their peak, beside Python and its libraries.
+
+    Args:
+        dense: the model.
+        most: parameters of the largest candidate.
+        tokens: length of a sample.
+    """
+    itemsize = int(getattr(torch, working_precision(dense)).itemsize)
+    rows = rows_within(dense.spec, itemsize, tokens, CALIBRATION_ROWS)
+    vocabulary = int(text_config(dense.config).vocab_size)
+    return Memory(
+        importance=importance_peak(dense.spec, itemsize, tokens, rows),
+        surgery=surgery_peak(dense.spec, most, itemsize, vocabulary),
+        tokens=tokens,
     )
 
 
@@ -137,7 +184,6 @@ def measure_speed(config: Any, tokens: int, resources: Resources, batch: int = 1
         resources: of one trial.
         batch: samples of a forward pass.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     device = resources.claim()

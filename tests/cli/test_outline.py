@@ -39,6 +39,9 @@ def test_sizes_are_known_from_the_configuration(
     assert 0 < plan["reachable"]["least"] < plan["smallest"] < plan["reachable"]["most"]
     assert plan["reachable"]["most"] == shape.params
     assert plan["forecast"] is None
+    weights = plan["dense"]["bytes"]
+    assert weights < plan["memory"]["importance"] <= 1.3 * weights
+    assert plan["memory"]["surgery"] < 0.65 * weights
     assert [line.split(":")[0] for line in plan["unknown"]] == [
         "time and disk",
         "whether a search can run",
@@ -51,6 +54,7 @@ def test_the_table_says_what_is_open(tmp_path: Path, capfd: pytest.CaptureFixtur
     said = " ".join(capfd.readouterr().out.split())
     assert "7.06B parameters, 13.2 GiB in bfloat16" in said
     assert "can be reached" in said
+    assert "to measure importance" in said
     assert "not forecast" in said
     assert "without the tokenizer and processor" in said
     assert not (tmp_path / "home").exists()

@@ -142,6 +142,7 @@ def test_the_parent_holds_plots_table_config_and_versions(
     assert run.info.status == "FINISHED"
     assert run.data.params["budget"] == "60%"
     assert run.data.params["setting/sampler"] == "tpe"
+    assert run.data.params["measured/importance_peak_gib"] == "14.25"
     assert run.data.tags["version.torch"] == "2.15.0"
     assert run.data.metrics["front/hypervolume"] == pytest.approx(0.123)
     assert run.data.metrics["trials/complete"] == 9

@@ -140,6 +140,7 @@ def fake_info(name: str = "demo", **changes: object) -> SearchInfo:
         settings={"model": "embedded", "sampler": "tpe", "seed": 0},
         files={"space.yaml": "axis: [width, depth]\n"},
         versions=summary.versions,
+        measured={"importance_peak_gib": 14.25},
         dense=summary.dense,
         budget=summary.budget,
     )
