@@ -14,6 +14,7 @@ from typing import Any
 from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.search.assets import Parcel, pack
 from autoprune.search.campaign import Campaign
+from autoprune.search.failures import ran_out_of_memory
 from autoprune.search.listener import SearchListener
 from autoprune.search.pool import WorkerPool
 from autoprune.search.preflight import preflight
@@ -203,8 +204,18 @@ def _trials(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        with interrupt.between_events():
-            tuner.fit()
+        try:
+            with interrupt.between_events():
+                tuner.fit()
+        except Exception as error:
+            # A worker that is killed while it starts ends Tune itself.
+            if not ran_out_of_memory(error):
+                raise
+            raise StoppedError(
+                f"the machine ran out of memory while workers started: end other programs or use "
+                f"fewer --workers than {settings.workers}; 'autoprune search --resume "
+                f"{campaign.store.name}' goes on"
+            ) from error
 
 
 @contextmanager

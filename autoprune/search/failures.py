@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 
 from autoprune.errors import AutoPruneError
+
+
+_MEMORY = re.compile(r"running low on memory|memory monitor")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Ray's is that it ended workers of a machine without memory."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if _MEMORY.search(str(chain)):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def reason_of(error: BaseException) -> str:
@@ -35,7 +49,7 @@ def lost_reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any("creation task" in line for line in lines):
         return f"its worker did not start: {lines[-1][:300]}"
-    if any("running low on memory" in line or "memory monitor" in line for line in lines):
+    if any(_MEMORY.search(line) for line in lines):
         return "its worker was killed twice: the machine ran out of memory"
     details = [line for line in lines if "exit detail" in line or "Worker exit type" in line]
     return "its worker was killed twice" + (f" ({details[-1][:200]})" if details else "")

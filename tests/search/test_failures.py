@@ -1,0 +1,21 @@
+"""What is said when work on a worker fails."""
+
+from __future__ import annotations
+
+from autoprune.search.failures import lost_reason, ran_out_of_memory
+
+KILLED = "2 worker(s) were killed due to the node running low on memory. Memory was 22.47GB used"
+
+
+def test_a_machine_without_memory_is_told_from_a_bug() -> None:
+    try:
+        try:
+            raise OSError(KILLED)
+        except OSError as inner:
+            raise RuntimeError("Caught unexpected exception") from inner
+    except RuntimeError as error:
+        assert ran_out_of_memory(error)
+    assert not ran_out_of_memory(RuntimeError("out of paper"))
+    assert lost_reason(f"OutOfMemoryError\n{KILLED}") == (
+        "its worker was killed twice: the machine ran out of memory"
+    )
