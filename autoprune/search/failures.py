@@ -8,7 +8,6 @@ import sys
 
 from autoprune.errors import AutoPruneError
 
-
 _MEMORY = re.compile(r"running low on memory|memory monitor")
 
 

@@ -8,13 +8,9 @@ KILLED = "2 worker(s) were killed due to the node running low on memory. Memory 
 
 
 def test_a_machine_without_memory_is_told_from_a_bug() -> None:
-    try:
-        try:
-            raise OSError(KILLED)
-        except OSError as inner:
-            raise RuntimeError("Caught unexpected exception") from inner
-    except RuntimeError as error:
-        assert ran_out_of_memory(error)
+    outer = RuntimeError("Caught unexpected exception")
+    outer.__cause__ = OSError(KILLED)
+    assert ran_out_of_memory(outer)
     assert not ran_out_of_memory(RuntimeError("out of paper"))
     assert lost_reason(f"OutOfMemoryError\n{KILLED}") == (
         "its worker was killed twice: the machine ran out of memory"
