@@ -1,4 +1,4 @@
-"""Budgets as a user writes them: ``3B-params``, ``850M-params``, ``60%``.
+"""Budgets as a user writes them: ``3B-params``, ``850M-params``, ``60%``, ``3GiB-bytes``.
 
 Each unit is a row of :data:`UNITS`; another unit is another row and its reader.  A budget is
 an upper bound on the *whole* model.  Whether it can be reached from above is for the
@@ -12,12 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from autoprune.cost.bytes import DENSE_PRECISION, format_bytes, stored_bytes
 from autoprune.cost.parameters import format_params
 from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.models.precision import PRECISIONS
 from autoprune.models.shape import BackboneSpec
 
 SCALES: dict[str, int] = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-EXAMPLES = "such as 60%, 850M-params or 3B-params"
+BYTES: dict[str, int] = {
+    "B": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+}
+EXAMPLES = "such as 60%, 850M-params, 3B-params or 3GiB-bytes"
 _FORM = re.compile(r"(?P<number>[+-]?[\d.,]+)\s*(?P<scale>[A-Za-z]*)\s*(?P<unit>%|-\s*\w+)?")
 
 
@@ -28,23 +39,40 @@ class Budget:
     Attributes:
         text: as the user wrote it.
         unit: the row of :data:`UNITS` that read it.
-        params: most parameters allowed, tied tensors counted once.
+        params: most parameters allowed, tied tensors counted once; for a budget in bytes those
+            that are stored in as many bytes without quantisation.
+        bytes: most bytes of stored weights allowed, for a budget in bytes.
     """
 
     text: str
     unit: str
     params: int
+    bytes: int | None = None
 
 
-def _params(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> int:
+Limit = tuple[int, int | None]
+"""Most parameters, and most bytes where that is what was typed."""
+
+
+def _params(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
     if scale.upper() not in SCALES:
         raise AutoPruneError(
             f"budget {text!r} has the unknown scale {scale!r}: use K, M or B, {EXAMPLES}"
         )
-    return int(amount * SCALES[scale.upper()])
+    return int(amount * SCALES[scale.upper()]), None
 
 
-def _percent(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> int:
+def _bytes(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
+    if scale not in BYTES:
+        raise AutoPruneError(
+            f"budget {text!r} has the unknown scale {scale!r}{did_you_mean(scale, BYTES)}: use "
+            f"{', '.join(BYTES)}, {EXAMPLES}"
+        )
+    limit = int(amount * BYTES[scale])
+    return limit // PRECISIONS[DENSE_PRECISION].item_bytes, limit
+
+
+def _percent(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
     if scale:
         raise AutoPruneError(f"budget {text!r} mixes {scale!r} and %: write one, {EXAMPLES}")
     if amount >= 100:
@@ -52,12 +80,13 @@ def _percent(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> int:
             f"budget {text!r} is not smaller than the dense model: ask for less than 100%, "
             f"{EXAMPLES}"
         )
-    return int(amount * spec.total_params / 100)
+    return int(amount * spec.total_params / 100), None
 
 
-# Unit -> how many parameters an amount of it allows.
-UNITS: dict[str, Callable[[Decimal, str, str, BackboneSpec], int]] = {
+# Unit -> what an amount of it allows.
+UNITS: dict[str, Callable[[Decimal, str, str, BackboneSpec], Limit]] = {
     "params": _params,
+    "bytes": _bytes,
     "%": _percent,
 }
 
@@ -94,9 +123,11 @@ def parse_budget(text: str, spec: BackboneSpec, *, embedded: bool = False) -> Bu
         ) from None
     if amount <= 0:
         raise AutoPruneError(f"budget {text!r} is not above zero: write one {EXAMPLES}")
-    params = UNITS[unit](amount, match["scale"], text, spec)
+    params, limit = UNITS[unit](amount, match["scale"], text, spec)
     if params >= spec.total_params:
         size = f"{format_params(spec.total_params)} parameters ({spec.total_params:,})"
+        if limit is not None:
+            size += f", in {DENSE_PRECISION} {format_bytes(stored_bytes(spec))}"
         if embedded:
             raise AutoPruneError(
                 f"budget {text!r} is not smaller than the embedded model, which has {size}: "
@@ -108,4 +139,4 @@ def parse_budget(text: str, spec: BackboneSpec, *, embedded: bool = False) -> Bu
         )
     if params < 1:
         raise AutoPruneError(f"budget {text!r} is less than one parameter: write one {EXAMPLES}")
-    return Budget(text=text.strip(), unit=unit, params=params)
+    return Budget(text=text.strip(), unit=unit, params=params, bytes=limit)

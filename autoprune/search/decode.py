@@ -7,17 +7,18 @@ construction, so that no trial is spent on a candidate outside the budget.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from autoprune.cost.parameters import size_of
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.candidate import Candidate
-from autoprune.pruning.allocation import BASELINES, Allocation, allocate, largest_unit, reachable
+from autoprune.pruning.allocation import BASELINES, Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import Importance, scores
 from autoprune.recovery.guidance import default_learning_rate
 from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
+from autoprune.search.sizing import ByteSizing, ParamSizing, Sizing, multiple_of
 from autoprune.search.space import Value
 
 _ALL = (0.0, 1.0)
@@ -31,8 +32,8 @@ class DecodeContext:
     Attributes:
         spec: the dense model's shape.
         importance: measured once a search.
-        min_params: smallest size of the search, whole model.
-        max_params: the budget, whole model.
+        min_params: smallest size of the search, whole model, where sizes are in parameters.
+        max_params: the budget in parameters, whole model.
         train_samples: unique samples that recovery has in all.
         max_recovery_samples: cap on the sample passes of one recovery.
         batch_size: samples of one update.
@@ -40,6 +41,8 @@ class DecodeContext:
         stock: whether every candidate must load with plain transformers.
         seed: of the recovery's data subset and order.
         data_fraction: fixes the data fraction of every candidate, or leaves it to the knobs.
+        spans: precision -> smallest and largest bytes of stored weights, where sizes are in
+            bytes; empty where they are in parameters.
     """
 
     spec: BackboneSpec
@@ -53,6 +56,7 @@ class DecodeContext:
     stock: bool = False
     seed: int = 0
     data_fraction: float | None = None
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
@@ -61,14 +65,25 @@ def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
     Raises:
         AutoPruneError: if no protection can be lifted that would bring the size in reach.
     """
-    span = context.max_params - context.min_params
-    target = round(context.min_params + float(knobs["size"]) * span)
-    plan = _plan(knobs, context, target)
+    plan = _plan(knobs, context, _sizing(knobs, context))
     removed = size_of(context.spec, plan).backbone_removed
-    return Candidate(plan, _recipe(knobs, context, removed))
+    return Candidate(plan, _recipe(knobs, context, removed), str(knobs["precision"]))
 
 
-def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> PruningPlan:
+def _sizing(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
+    """Return the target size: the knob ``size`` spans the sizes that the precision allows."""
+    precision = str(knobs["precision"])
+    multiple = multiple_of(precision, context.multiple)
+    if not context.spans:
+        low, high = context.min_params, context.max_params
+        target = round(low + float(knobs["size"]) * (high - low))
+        return ParamSizing(context.spec, target, high, multiple)
+    low, high = context.spans[precision]
+    target = round(low + float(knobs["size"]) * (high - low))
+    return ByteSizing(context.spec, target, high, precision, context.max_params, multiple)
+
+
+def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) -> PruningPlan:
     windows = BASELINES["width_window"] if knobs["window"] else Allocation()
     allocation = Allocation(
         axis=str(knobs["axis"]),
@@ -87,25 +102,23 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, target: int) -> Pr
         stock=context.stock,
     )
     unit_scores = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
-    spec, multiple = context.spec, context.multiple
+    target = sizing.target
     best: PruningPlan | None = None
     for relaxed in _relaxed(allocation):
-        low, high = reachable(spec, relaxed, multiple=multiple)
-        if low > (context.max_params if best is None else target):
+        low = sizing.least(unit_scores, relaxed)
+        if low > (sizing.most if best is None else target):
             continue
-        wanted = min(max(target, low), high)
-        plan = allocate(spec, unit_scores, relaxed, wanted, multiple=multiple)
-        if best is None or _gap(spec, plan, target) < _gap(spec, best, target):
+        plan = sizing.plan(unit_scores, relaxed, max(target, low))
+        gap = abs(target - sizing.of(plan))
+        if best is None or gap < abs(target - sizing.of(best)):
             best = plan
-        if low <= target and (
-            relaxed.axis == "depth"
-            or _gap(spec, best, target) < largest_unit(spec, relaxed, multiple)
-        ):
+        gap = abs(target - sizing.of(best))
+        if low <= target and (relaxed.axis == "depth" or gap < sizing.unit(relaxed)):
             return best
     if best is None:
         raise AutoPruneError(
-            f"axis {allocation.axis} reaches {low:,} parameters at the least, above the "
-            f"budget of {context.max_params:,}; use another space or a larger budget"
+            f"axis {allocation.axis} reaches {low:,} {sizing.name} at the least, above the "
+            f"budget of {sizing.most:,}; use another space or a larger budget"
         )
     return best
 
@@ -135,10 +148,6 @@ def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
         yield allocation
     if allocation.stock and allocation.axis == "width":
         yield replace(allocation, axis="hybrid", depth_share=0.0)
-
-
-def _gap(spec: BackboneSpec, plan: PruningPlan, target: int) -> int:
-    return abs(target - spec.params_of(plan.shapes))
 
 
 def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) -> RecoveryRecipe:

@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from autoprune.cost.budget import BYTES
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
 from autoprune.search.samplers import SAMPLERS
@@ -36,6 +37,13 @@ nor how a trial is scored."""
 SPACE_OF = {"any": "hybrid", "stock": "stock"}
 """The space that each class of deployability is searched in, unless another is named."""
 
+LATER = frozenset({"deployable", "multiple", "quantize", "objective"})
+"""Settings that searches of earlier versions do not know. At its default such a setting is not
+part of a search's identity, so that those searches can be resumed."""
+
+QUANTIZE = {"none": "float32", "int8": "int8", "int4": "int4"}
+"""What ``--quantize`` takes, and the precision of the finished weights that it means."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -52,10 +60,22 @@ class SearchSettings(BaseModel):
         "embedded", description="The embedded model, a checkpoint directory, or a hub name."
     )
     budgets: tuple[str, ...] = Field(
-        ("60%",), description="Upper bound on the whole model: 60% or 850M-params.", min_length=1
+        ("60%",),
+        description="Upper bound on the whole model: 60%, 850M-params or 3GiB-bytes.",
+        min_length=1,
     )
     min_size: str | None = Field(
         None, description="Smallest size to try, as --budget; by default 0.6 of the budget."
+    )
+    quantize: tuple[str, ...] = Field(
+        ("none",),
+        description="Precision of the finished backbone: none, int8, int4; several are searched.",
+        min_length=1,
+    )
+    objective: Literal["params", "bytes"] = Field(
+        "params",
+        description="Size that the front is drawn over: params, or bytes (always where the "
+        "backbone is quantised).",
     )
     tasks: tuple[str, ...] = Field((), description="Tasks to score on; by default the model's own.")
     deployable: str = Field(
@@ -168,6 +188,27 @@ class SearchSettings(BaseModel):
             )
         return value
 
+    @field_validator("quantize")
+    @classmethod
+    def _known_precisions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in QUANTIZE:
+                raise AutoPruneError(f"unknown precision {name!r}{did_you_mean(name, QUANTIZE)}")
+        return tuple(name for name in QUANTIZE if name in value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bytes_where_quantised(cls, data: Any) -> Any:
+        """Bits do not change the parameter count, so only bytes tell quantised points apart."""
+        if not isinstance(data, Mapping) or not set(data.get("quantize", ())) - {"none"}:
+            return data
+        if data.get("objective", "bytes") != "bytes":
+            raise AutoPruneError(
+                f"--objective {data['objective']} does not see what --quantize "
+                f"{','.join(data['quantize'])} saves: leave --objective out, or say bytes"
+            )
+        return {**data, "objective": "bytes"}
+
     @field_validator("sampler")
     @classmethod
     def _known_sampler(cls, value: str) -> str:
@@ -220,13 +261,27 @@ class SearchSettings(BaseModel):
         A space file counts by its content, not by its path.
         """
         values = self.model_dump(mode="json", exclude=set(FREE))
+        for field in LATER:
+            if values[field] == default_of(field):
+                del values[field]
         values["space"] = load_space(self.space).model_dump(mode="json")
         return values
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions that the finished weights may have, the largest first."""
+        return tuple(QUANTIZE[name] for name in self.quantize)
 
     @property
     def cache_bytes(self) -> int:
         """The ``cache_limit`` in bytes."""
         return parse_bytes(self.cache_limit, "--cache-limit")
+
+
+def default_of(field: str) -> Any:
+    """Return the default of a setting as a plain JSON value."""
+    value = SearchSettings.model_fields[field].default
+    return list(value) if isinstance(value, tuple) else value
 
 
 def flag(field: str) -> str:
@@ -252,9 +307,6 @@ def make_settings(values: Mapping[str, Any]) -> SearchSettings:
         raise AutoPruneError(f"{flag(field)} {problem['input']!r}: {message}") from None
 
 
-_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
 def parse_bytes(text: str, option: str) -> int:
     """Return the bytes that ``text`` (``512MiB``, ``4GiB``) means.
 
@@ -263,7 +315,7 @@ def parse_bytes(text: str, option: str) -> int:
     """
     match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
     try:
-        size = float(match.group(1)) * _UNITS[match.group(2)] if match else -1.0
+        size = float(match.group(1)) * BYTES[match.group(2)] if match else -1.0
     except (KeyError, ValueError):
         size = -1.0
     if size < 0:

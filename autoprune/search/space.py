@@ -7,7 +7,7 @@ that ``decode`` understands (``KNOBS``) are accepted, within the bounds that mak
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.models.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -99,8 +100,12 @@ KNOBS: dict[str, Knob] = {
     "learning_rate_scale": Knob("times the default for size and scope", 1.0, 1e-3, 1e3),
     "data_fraction": Knob("share of the recovery data, unique samples", 1.0, 1e-6, 1),
     "passes": Knob("share of --max-recovery-samples that is spent", 1.0, 1e-3, 1),
+    "precision": Knob("of the finished weights, by --quantize", "float32", names=tuple(PRECISIONS)),
 }
 """Every knob that ``decode`` understands. One a space leaves out keeps its default."""
+
+BY_OPTION = {"precision": "--quantize"}
+"""Knobs that a space file leaves to an option, since more than sampling depends on them."""
 
 
 class _Strict(BaseModel):
@@ -216,6 +221,14 @@ class Space(_Strict):
         return knobs
 
 
+def with_precisions(space: Space, precisions: Sequence[str]) -> Space:
+    """Return a space in which the finished weights have one of ``precisions``."""
+    if tuple(precisions) == (KNOBS["precision"].default,):
+        return space
+    knobs = {**space.knobs, "precision": Choice(choices=tuple(precisions))}
+    return space.model_copy(update={"knobs": knobs})
+
+
 def parse_space(text: str, name: str) -> Space:
     """Read a space from YAML text.
 
@@ -232,6 +245,11 @@ def parse_space(text: str, name: str) -> Space:
         raise AutoPruneError(f"space {name} must be a mapping with description, knobs and rungs")
     knobs = data.get("knobs")
     if isinstance(knobs, dict):
+        for key, option in BY_OPTION.items():
+            if key in knobs:
+                raise AutoPruneError(
+                    f"space {name}: knob {key!r} is set by {option}; take it out of the file"
+                )
         data["knobs"] = {key: _domain(value, f"{name}: knob {key}") for key, value in knobs.items()}
     try:
         return Space.model_validate({"name": name, **data})

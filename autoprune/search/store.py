@@ -29,7 +29,14 @@ from uuid import uuid4
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.search.lock import Lock
-from autoprune.search.settings import FREE, SearchSettings, flag, make_settings
+from autoprune.search.settings import (
+    FREE,
+    LATER,
+    SearchSettings,
+    default_of,
+    flag,
+    make_settings,
+)
 from autoprune.search.space import Space, load_space
 from autoprune.tracking.records import SearchSummary, TrialRecord
 
@@ -84,9 +91,11 @@ class SearchStore:
         Raises:
             AutoPruneError: names the first that differs, and how to resume or rename.
         """
-        now = settings.fixed()
+        later = {field: default_of(field) for field in LATER}
+        now = {**later, **settings.fixed()}
         before = json.loads((self.directory / "settings.json").read_text())
         before = {name: value for name, value in before.items() if name not in FREE}
+        before = {**later, **before}
         before["space"] = json.loads((self.directory / "space.json").read_text())
         for field, value in now.items():
             if before.get(field) == value:
@@ -109,7 +118,8 @@ class SearchStore:
         values = json.loads((self.directory / "settings.json").read_text())
         for field, value in (changes or {}).items():
             plain = list(value) if isinstance(value, tuple) else value
-            if field not in FREE and values.get(field) != plain:
+            old = values.get(field, default_of(field) if field in LATER else None)
+            if field not in FREE and old != plain:
                 raise AutoPruneError(
                     f"{flag(field)} cannot change when a search is resumed: "
                     "leave it out, or start another --name"

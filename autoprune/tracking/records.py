@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,6 +26,7 @@ from autoprune.errors import AutoPruneError
 
 State = Literal["running", "complete", "stopped", "failed"]
 Knob = bool | int | float | str | None
+Objective = Literal["params", "bytes"]
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -122,6 +124,9 @@ class TrialRecord(Record):
     params: int | None = None
     fraction: Figure = None  # share of the whole model's parameters kept
     backbone_removed: Figure = None  # share of the backbone's parameters removed
+    precision: str = ""  # of the weights at full fidelity: float32, int8, int4
+    bytes: int | None = None  # of the stored weights, in that precision
+    bytes_fraction: Figure = None  # share of the dense model's in float32
     rung: int = 0
     rung_values: tuple[Figure, ...] = ()  # a rung: minus the proxy's KL at 0, then retention
     fidelity: FiniteFloat = 0.0  # share of the recovery spent
@@ -138,6 +143,16 @@ class TrialRecord(Record):
     def name(self) -> str:
         """Name of the trial wherever it is shown: `trial-0007`."""
         return trial_name(self.trial)
+
+
+def share_in(item: TrialRecord | FrontPoint, objective: str) -> float | None:
+    """Return the share of the dense model that is kept, in the unit of ``objective``."""
+    return item.bytes_fraction if objective == "bytes" else item.fraction
+
+
+def size_in(item: TrialRecord | FrontPoint | Dense | Budget, objective: str) -> int:
+    """Return a size in the unit of ``objective``; 0 where it is not known."""
+    return (item.bytes if objective == "bytes" else item.params) or 0
 
 
 def trial_name(trial: int) -> str:
@@ -164,6 +179,9 @@ class FrontPoint(Record):
     recovery: str
     data_fraction: FiniteFloat
     backbone_removed: FiniteFloat
+    precision: str = ""
+    bytes: int | None = None
+    bytes_fraction: Figure = None
     retention: Retention
     retention_raw: Figure = None
     scores: dict[str, FiniteFloat] = {}
@@ -181,15 +199,17 @@ class Dense(Record):
     """The model before pruning."""
 
     params: int
+    bytes: int | None = None  # in float32
     scores: dict[str, FiniteFloat] = {}
 
 
 class Budget(Record):
     """The bound on the whole model, as typed and as a number of parameters."""
 
-    text: str  # "60%", "3B-params"
+    text: str  # "60%", "3B-params", "3GiB-bytes"
     params: int
     fraction: FiniteFloat
+    bytes: int | None = None  # where bytes are the objective
 
 
 class SearchSummary(Record):
@@ -199,6 +219,7 @@ class SearchSummary(Record):
     budget: Budget
     points: tuple[FrontPoint, ...] = ()  # confirmed, by size; dominated ones are marked
     name: str = ""
+    objective: Objective = "params"  # what a size is, in the front and its hypervolume
     baselines: tuple[FrontPoint, ...] = ()
     hypervolume: Figure = None
     shrinkage: Figure = None  # how much retention the winners lost from search to confirm
@@ -208,8 +229,16 @@ class SearchSummary(Record):
     @property
     def front(self) -> tuple[FrontPoint, ...]:
         """The points that none dominates, smallest first."""
-        free = (point for point in self.points if not point.dominated)
-        return tuple(sorted(free, key=lambda point: (point.params, -point.retention.mean)))
+        free = [point for point in self.points if not point.dominated]
+        return self.by_size(free)
+
+    def size(self, item: TrialRecord | FrontPoint | Dense | Budget) -> int:
+        """Return a size in the objective's unit."""
+        return size_in(item, self.objective)
+
+    def by_size(self, points: Iterable[FrontPoint]) -> tuple[FrontPoint, ...]:
+        """Return points with the smallest first, in the objective's unit."""
+        return tuple(sorted(points, key=lambda point: (self.size(point), -point.retention.mean)))
 
 
 class SearchInfo(Record):

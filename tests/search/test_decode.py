@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import Heads
+from autoprune.models.precision import PRECISIONS
 from autoprune.models.shape import BackboneSpec, LayerShape
-from autoprune.pruning.scores import Importance
+from autoprune.pruning.allocation import Allocation
+from autoprune.pruning.plan import dense_plan
+from autoprune.pruning.scores import Importance, scores
 from autoprune.search.baselines import baselines
 from autoprune.search.decode import DecodeContext, decode
+from autoprune.search.sizing import ByteSizing, multiple_of
 from autoprune.search.space import KNOBS, Value, list_spaces, load_space
 
 LAYERS, GROUPS, CHANNELS = 8, 4, 48
@@ -83,6 +88,55 @@ def any_knobs() -> st.SearchStrategy[dict[str, Value]]:
         return st.floats(low, high)
 
     return st.fixed_dictionaries({name: values(name) for name in KNOBS if name != "lora_rank"})
+
+
+def spans(share: float) -> dict[str, tuple[int, int]]:
+    """From what every axis reaches up to a share of what is between it and the dense model."""
+    found: dict[str, tuple[int, int]] = {}
+    for name in PRECISIONS:
+        dense = stored_bytes(SPEC, None, name)
+        sizing = ByteSizing(SPEC, dense, dense, name, TOTAL, multiple_of(name))
+        low = sizing.least(scores(CONTEXT.importance), Allocation(axis="width"))
+        found[name] = (low, low + round(share * (dense - low)))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_knobs(), st.sampled_from([0.3, 0.7, 1.0]), st.sampled_from([0.6, 1.0]))
+def test_any_knobs_meet_their_bytes(drawn: dict[str, Value], share: float, params: float) -> None:
+    knobs = {**drawn, "lora_rank": 8}
+    precision = str(knobs["precision"])
+    context = replace(CONTEXT, spans=spans(share), max_params=round(params * TOTAL))
+    candidate = decode(knobs, context)
+    assert candidate.precision == precision
+    low, high = context.spans[precision]
+    size = stored_bytes(SPEC, candidate.plan, precision)
+    assert size <= high
+    kept = SPEC.params_of(candidate.plan.shapes)
+    assert kept <= context.max_params
+    target = round(low + float(knobs["size"]) * (high - low))
+    multiple = multiple_of(precision)
+    unit = ByteSizing(SPEC, target, high, precision, TOTAL, multiple).unit(Allocation())
+    if knobs["axis"] == "depth":
+        unit = layer_bytes(SPEC, SPEC.layers[0], precision)
+    elif knobs["axis"] == "hybrid":
+        # With a layer go its norms and scales, too, which weigh more than as many weights.
+        each = {"int8": 1.0, "int4": 9 / 16}.get(precision, PRECISIONS[precision].item_bytes)
+        weights = sum(rows * columns for rows, columns in linears_of(SPEC, SPEC.layers[0]))
+        unit += layer_bytes(SPEC, SPEC.layers[0], precision) - round(each * weights)
+    # Where the budget in parameters binds, the bytes it leaves are what there is.
+    largest = max(SPEC.attention_group_params, multiple * SPEC.channel_params)
+    if knobs["axis"] == "depth":
+        largest = SPEC.layer_params[0]
+    assert abs(target - size) < unit or kept > context.max_params - largest
+    assert decode(knobs, context) == candidate
+
+
+def test_a_precision_that_is_small_enough_alone_prunes_nothing() -> None:
+    dense = stored_bytes(SPEC, None, "int8")
+    context = replace(CONTEXT, max_params=TOTAL, spans={"int8": (dense // 2, dense)})
+    knobs = {**load_space("hybrid").complete({}), "size": 1.0, "precision": "int8"}
+    assert decode(knobs, context).plan == dense_plan(SPEC)
 
 
 @settings(max_examples=200, deadline=None)

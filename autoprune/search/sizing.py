@@ -1,0 +1,235 @@
+"""How large a candidate shall be, and the plan of that size: in parameters, or in bytes.
+
+Bytes of a plan are no plain multiple of its parameters: each row of a quantised weight brings
+its scales, and a width that does not suit a format's groups is not quantised. So the parameters
+that a target in bytes stands for are searched, over plans that are exact in parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
+from autoprune.models.precision import PRECISIONS
+from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.pruning.allocation import Allocation, allocate, largest_unit, reachable
+from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.scores import UnitScores
+
+TRIES = 40
+"""Plans made to meet one target in bytes, at most; a handful is usual."""
+
+
+class Sizing(Protocol):
+    """A target size and the unit it is said in."""
+
+    @property
+    def name(self) -> str:
+        """What is counted, in words."""
+
+    @property
+    def target(self) -> int:
+        """Size that is asked for."""
+
+    @property
+    def most(self) -> int:
+        """Size that may not be exceeded."""
+
+    def unit(self, allocation: Allocation) -> int:
+        """Return the size of the largest unit, which a plan is exact within."""
+
+    def least(self, scores: UnitScores, allocation: Allocation) -> int:
+        """Return the smallest size that an allocation gives."""
+
+    def plan(self, scores: UnitScores, allocation: Allocation, wanted: int) -> PruningPlan:
+        """Return the largest plan of an allocation that is no larger than ``wanted``."""
+
+    def of(self, plan: PruningPlan) -> int:
+        """Return the size of a plan."""
+
+
+@dataclass(frozen=True)
+class ParamSizing:
+    """Sizes in parameters of the whole model."""
+
+    spec: BackboneSpec
+    target: int
+    most: int
+    multiple: int = 1
+
+    @property
+    def name(self) -> str:
+        """What is counted."""
+        return "parameters"
+
+    def unit(self, allocation: Allocation) -> int:
+        """Return the parameters of the largest unit."""
+        return largest_unit(self.spec, allocation, self.multiple)
+
+    def least(self, scores: UnitScores, allocation: Allocation) -> int:
+        """Return the fewest parameters that an allocation gives."""
+        return reachable(self.spec, allocation, multiple=self.multiple)[0]
+
+    def plan(self, scores: UnitScores, allocation: Allocation, wanted: int) -> PruningPlan:
+        """Return the plan of at most ``wanted`` parameters."""
+        wanted = min(wanted, self.spec.total_params)
+        return allocate(self.spec, scores, allocation, wanted, multiple=self.multiple)
+
+    def of(self, plan: PruningPlan) -> int:
+        """Return the parameters of a plan."""
+        return self.spec.params_of(plan.shapes)
+
+
+@dataclass(frozen=True)
+class ByteSizing:
+    """Sizes in bytes of stored weights in ``precision``, of at most ``max_params`` parameters."""
+
+    spec: BackboneSpec
+    target: int
+    most: int
+    precision: str
+    max_params: int
+    multiple: int = 1
+
+    @property
+    def name(self) -> str:
+        """What is counted, and in which precision."""
+        return f"bytes in {self.precision}"
+
+    def unit(self, allocation: Allocation) -> int:
+        """Return the bytes that come or go with the largest unit.
+
+        With it an out-projection may get a width that the precision does not take, so that all
+        of it changes its size.
+        """
+        step = _largest_step(self.spec, self.precision, self.multiple)
+        if allocation.stock:
+            step *= len(self.spec.layers)
+        params = largest_unit(self.spec, allocation, self.multiple)
+        return max(step, math.ceil(params * _worst_rate(self.spec, self.precision)))
+
+    def least(self, scores: UnitScores, allocation: Allocation) -> int:
+        """Return the fewest bytes that an allocation gives; beyond ``most`` if it cannot."""
+        low = reachable(self.spec, allocation, multiple=self.multiple)[0]
+        if low > self.max_params:
+            return self.most + 1
+        return self.of(allocate(self.spec, scores, allocation, low, multiple=self.multiple))
+
+    def plan(self, scores: UnitScores, allocation: Allocation, wanted: int) -> PruningPlan:
+        """Return the plan of at most ``wanted`` bytes."""
+
+        def make(params: int) -> PruningPlan:
+            return allocate(self.spec, scores, allocation, params, multiple=self.multiple)
+
+        low = reachable(self.spec, allocation, multiple=self.multiple)[0]
+        most = min(self.max_params, self.spec.total_params)
+        return largest(make, self.of, low, most, wanted, self.unit(allocation))
+
+    def of(self, plan: PruningPlan) -> int:
+        """Return the bytes of a plan."""
+        return stored_bytes(self.spec, plan, self.precision)
+
+
+@lru_cache(maxsize=64)
+def _largest_step(spec: BackboneSpec, precision: str, multiple: int) -> int:
+    shape = max(spec.layers, key=spec.params_of_layer)
+    ratio = spec.q_per_group
+    narrower = [
+        LayerShape(groups * ratio, groups, shape.channels)
+        for groups in range(1, shape.kv_heads + 1)
+    ]
+    fewer = [
+        LayerShape(heads * shape.kv_heads, shape.kv_heads, shape.channels)
+        for heads in range(1, ratio + 1)
+    ]
+    widths = [*range(multiple, shape.channels, multiple), shape.channels]
+    slimmer = [LayerShape(shape.heads, shape.kv_heads, width) for width in widths[-3:]]
+    sizes = [[layer_bytes(spec, s, precision) for s in row] for row in (narrower, fewer, slimmer)]
+    return max((abs(b - a) for row in sizes for a, b in pairwise(row)), default=sizes[0][-1])
+
+
+@lru_cache(maxsize=64)
+def _worst_rate(spec: BackboneSpec, precision: str) -> float:
+    """Return the most bytes that a quantised weight takes an entry, its scales included."""
+    row = PRECISIONS[precision]
+    shape = max(spec.layers, key=spec.params_of_layer)
+    if row.storage is None:
+        return float(row.item_bytes)
+    return max(
+        row.storage.bytes(rows, columns) / (rows * columns)
+        if row.storage.fits(columns)
+        else float(row.item_bytes)
+        for rows, columns in linears_of(spec, shape)
+    )
+
+
+def largest(
+    make: Callable[[int], PruningPlan],
+    size: Callable[[PruningPlan], int],
+    low: int,
+    high: int,
+    wanted: int,
+    unit: int,
+) -> PruningPlan:
+    """Return the largest plan that is no larger than ``wanted``, searching its parameters.
+
+    Args:
+        make: parameters -> plan of at most that many.
+        size: plan -> what ``wanted`` is said in; grows with the parameters, by and large.
+        low: parameters whose plan is not too large, or is what there is.
+        high: most parameters to try.
+        wanted: size that may not be exceeded.
+        unit: how near below ``wanted`` is near enough.
+    """
+    best = make(high)
+    if size(best) <= wanted:
+        return best
+    above, below = (high, size(best)), (low, size(best := make(low)))
+    for turn in range(TRIES):
+        gap = wanted - below[1]
+        if gap < unit or above[0] - below[0] <= 1:
+            break
+        # Straight between the two ends, where the size would be met; every third time half
+        # way, as a step in size can hold one end still.
+        share = 0.5 if turn % 3 == 2 else gap / (above[1] - below[1])
+        params = below[0] + max(1, min(above[0] - below[0] - 1, int(share * (above[0] - below[0]))))
+        plan = make(params)
+        if size(plan) <= wanted:
+            if size(plan) > size(best):
+                best = plan
+            below = (params, size(plan))
+        else:
+            above = (params, size(plan))
+    return best
+
+
+def multiple_of(precision: str, multiple: int = 1) -> int:
+    """Return the multiple that MLP widths are cut to, so that ``precision`` can take them."""
+    storage = PRECISIONS[precision].storage
+    return multiple if storage is None else math.lcm(multiple, storage.group)
+
+
+def even_plan(
+    spec: BackboneSpec, params: int, multiple: int = 1, stock: bool = False
+) -> PruningPlan:
+    """Return the plan of at most ``params`` that needs no importance: all units are alike.
+
+    Of less than pruning can reach, it is the smallest plan.
+    """
+    scores = UnitScores(
+        groups=np.ones((len(spec.layers), max(shape.kv_heads for shape in spec.layers))),
+        channels=np.ones((len(spec.layers), max(shape.channels for shape in spec.layers))),
+        layers=np.ones(len(spec.layers)),
+        attention=np.ones(len(spec.layers)),
+        mlp=np.ones(len(spec.layers)),
+    )
+    allocation = Allocation(stock=stock)
+    low = reachable(spec, allocation, multiple)[0]
+    return allocate(spec, scores, allocation, max(low, params), multiple)
