@@ -38,13 +38,15 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     Of a model that lies there as nothing but a configuration, sizes are known; ``unknown`` then
     says what is not, and why.
     """
+    from autoprune.cost.bytes import stored_bytes
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect
     from autoprune.pruning.allocation import Allocation, reachable
     from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
     from autoprune.search.preflight import preflight
-    from autoprune.search.problem import preparation, read_sizes
-    from autoprune.search.space import load_space
+    from autoprune.search.problem import preparation
+    from autoprune.search.sizes import read_sizes
+    from autoprune.search.space import load_space, with_precisions
     from autoprune.search.store import SearchStore, search_dir
 
     store = SearchStore(search_dir(settings.home, settings.name))
@@ -55,13 +57,13 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     dense = inspect(settings.model, outline=True)
     sizes = read_sizes(settings, dense.spec)
     spec = dense.spec
-    average = (sizes.smallest + sizes.budget.params) / 2 - spec.outside_params
     space = store.space() if store.exists() else load_space(settings.space)
+    space = with_precisions(space, settings.precisions)
     wanted = preparation(settings)
     unread = [name for name in dense.lacks if name != "weights"]
     expected = None
     if not unread:
-        expected = forecast(settings, space, wanted, dense, average / spec.backbone_params)
+        expected = forecast(settings, space, wanted, dense, sizes.kept(spec))
     tokens = PLANNED_TOKENS if expected is None else expected.tokens
     held = memory(dense, sizes.budget.params, tokens)
     least, most = reachable(spec, Allocation(axis="hybrid"))
@@ -79,6 +81,14 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         "reachable": {"least": least, "most": most},
         "budget": sizes.budget.model_dump(mode="json"),
         "smallest": sizes.smallest,
+        "objective": settings.objective,
+        "bytes": {
+            "dense": stored_bytes(spec),
+            "by_precision": {
+                name: {"smallest": low, "largest": high, "dense": stored_bytes(spec, None, name)}
+                for name, (low, high) in sizes.spans.items()
+            },
+        },
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
         "forecast": None if expected is None else {**asdict(expected), "seconds": expected.seconds},
         "memory": asdict(held),
@@ -99,10 +109,30 @@ def _unknown(lacks: Sequence[str]) -> list[str]:
     return said
 
 
+def _sizes(plan: dict[str, Any]) -> str:
+    """Return what is sampled, in the objective's unit."""
+    from autoprune.tracking.terminal import params_text
+
+    budget, dense = plan["budget"], plan["dense"]
+    if not plan["bytes"]["by_precision"]:
+        return (
+            f"{params_text(plan['smallest'])} to {params_text(budget['params'])} parameters, "
+            f"{plan['smallest'] / dense['params']:.1%} to {budget['fraction']:.1%} of the whole "
+            "model"
+        )
+    whole = plan["bytes"]["dense"]
+    return "; ".join(
+        f"{size_on_disk(row['smallest'])} to {size_on_disk(row['largest'])} in {name}, "
+        f"{row['smallest'] / whole:.1%} to {row['largest'] / whole:.1%} of {size_on_disk(whole)} "
+        f"in float32"
+        for name, row in plan["bytes"]["by_precision"].items()
+    )
+
+
 def _rows(plan: dict[str, Any]) -> dict[str, str]:
     from autoprune.tracking.terminal import params_text
 
-    settings, budget, dense = plan["settings"], plan["budget"], plan["dense"]
+    settings, dense = plan["settings"], plan["dense"]
     expected, reach = plan["forecast"], plan["reachable"]
     states = {
         "new": "new",
@@ -117,8 +147,7 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         f"{size_on_disk(dense['bytes'])} in {dense['dtype']}",
         "budgets": f"{params_text(reach['least'])} to {params_text(reach['most'])} parameters can "
         f"be reached, {reach['least'] / dense['params']:.1%} to 100% of the whole model",
-        "sizes": f"{params_text(plan['smallest'])} to {params_text(budget['params'])} parameters, "
-        f"{plan['smallest'] / dense['params']:.1%} to {budget['fraction']:.1%} of the whole model",
+        "sizes": _sizes(plan),
         "tasks": ", ".join(plan["tasks"]),
         "trials": f"{settings['trials']} from space {settings['space']} by sampler "
         f"{settings['sampler']}, {settings['workers']} at once",

@@ -32,6 +32,10 @@ def search(
     min_size: Annotated[str | None, setting("min_size", GOAL, metavar="SIZE")] = None,
     deployable: Annotated[str | None, setting("deployable", GOAL, metavar="stock|any")] = None,
     multiple: Annotated[int | None, setting("multiple", HOW)] = None,
+    quantize: Annotated[
+        list[str] | None, setting("quantize", GOAL, metavar="none|int8|int4[,...]")
+    ] = None,
+    objective: Annotated[str | None, setting("objective", GOAL, metavar="params|bytes")] = None,
     trials: Annotated[int | None, setting("trials", HOW)] = None,
     max_hours: Annotated[float | None, setting("max_hours", HOW)] = None,
     space: Annotated[str | None, setting("space", HOW, metavar="NAME|FILE")] = None,
@@ -77,7 +81,9 @@ def search(
     """
     # Each parameter is named as its setting; what was not typed is left to the setting's default.
     typed = dict(locals())
-    typed["tasks"] = tasks and [task for item in tasks for task in item.split(",") if task]
+    for several in ("tasks", "quantize"):
+        if items := typed[several]:
+            typed[several] = [name for item in items for name in item.split(",") if name]
     typed["home"] = home_dir(home)
     values = {
         field: tuple(value) if isinstance(value, list) else value

@@ -86,6 +86,8 @@ def from_search(store: SearchStore, trial: int) -> Source:
             f"{' (' + record.reason + ')' if record.reason else ''}: choose one that 'autoprune "
             f"front {store.name}' lists"
         )
+    from autoprune.search.space import with_precisions
+
     folder = store.directory / "kept" / f"{trial:04d}"
     candidate = None
     if (folder / "candidate.json").is_file():
@@ -93,11 +95,12 @@ def from_search(store: SearchStore, trial: int) -> Source:
 
         candidate = Candidate.from_dict(json.loads((folder / "candidate.json").read_text()))
     summary = store.summary()
+    settings = store.settings({"home": store.directory.parent.parent})
     seed = record.seed if candidate is None else candidate.recipe.seed
     return Source(
         name=f"{store.name}:{trial}",
-        settings=store.settings({"home": store.directory.parent.parent}),
-        space=store.space(),
+        settings=settings,
+        space=with_precisions(store.space(), settings.precisions),
         trial=trial,
         candidate=candidate,
         knobs={name: value for name, value in record.knobs.items() if value is not None},

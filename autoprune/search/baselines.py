@@ -60,14 +60,18 @@ def baselines(space: Space, removed_at: Callable[[float], float], limit: int) ->
     """Return the baselines that ``space`` holds, the most telling first.
 
     Args:
-        space: a baseline with a knob that the space cannot set is left out.
+        space: a baseline with a knob that the space cannot set is left out. Where it samples
+            precisions, baselines have the first, the least quantised one.
         removed_at: share of the backbone removed at a value of the knob ``size``.
         limit: no more than this many.
     """
     found = []
+    precisions = space.knobs.get("precision")
     for name, size in _PLACES:
         data = LOW_DATA if removed_at(size) <= TIPPING else ALL_DATA
         knobs = {**_UNIFORM, **_RECOVERY, **_CUTS[name], "size": size, "data_fraction": data}
+        if precisions is not None:
+            knobs["precision"] = precisions.values()[0]
         if _holds(space, knobs):
             sampled = {k: v for k, v in knobs.items() if k in space.distributions()}
             found.append(Baseline(name if size == 1.0 else f"{name}-half", sampled))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.cost.bytes import stored_bytes
 from autoprune.cost.parameters import size_of
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.assets import Assets
@@ -85,6 +86,7 @@ class PipelineRun:
 def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, Any]:
     """Return a candidate as fields of ``TrialRecord``, plain JSON values."""
     size = size_of(spec, candidate.plan)
+    stored = stored_bytes(spec, candidate.plan, candidate.precision)
     kept = {layer.index: layer for layer in candidate.plan.layers}
     places = range(len(spec.layers))
     return {
@@ -100,5 +102,8 @@ def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, A
         "params": size.params,
         "fraction": size.fraction,
         "backbone_removed": size.backbone_removed,
+        "precision": candidate.precision,
+        "bytes": stored,
+        "bytes_fraction": stored / stored_bytes(spec),
         "seed": candidate.recipe.seed,
     }

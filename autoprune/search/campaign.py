@@ -19,7 +19,7 @@ from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, TrialJob
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records import TrialRecord, share_in
 
 GIVE_UP = 10
 """So many failed trials and none that did not: the search ends."""
@@ -134,7 +134,7 @@ class Campaign:
         """
         record = self._update(number, fields)
         self.listener.on_trial(record)
-        arrival = _arrival(record, record.rung)
+        arrival = self._arrival(record, record.rung)
         if arrival is None or record.fidelity >= 1.0:
             return True
         baseline = record.origin != "sampler"
@@ -155,20 +155,19 @@ class Campaign:
     def finished(self, number: int) -> None:
         """Take in that a trial has spent all of its recovery."""
         record = self.records[number]
-        if record.fraction is None or record.retention is None:
+        size, retention = self._size(record), record.retention
+        if size is None or retention is None:
             return self.failed(number, "it ended without a retention")
         record = self._end(record, "complete")
-        self.study.complete(
-            number, record.fraction or 0.0, record.retention or 0.0, self._values(number)
-        )
+        self.study.complete(number, size, retention, self._values(number))
         return self._ended(record)
 
     def stopped(self, number: int) -> None:
         """Take in that a trial was stopped before its end."""
         record = self._end(self.records[number], "stopped")
-        values = self._values(number)
-        if record.fraction is not None and record.rung in values:
-            self.study.stop(number, record.fraction, record.rung, values[record.rung])
+        values, size = self._values(number), self._size(record)
+        if size is not None and record.rung in values:
+            self.study.stop(number, size, record.rung, values[record.rung])
         return self._ended(record)
 
     def failed(self, number: int, reason: str, trace: str = "") -> None:
@@ -189,7 +188,7 @@ class Campaign:
     def front(self) -> list[TrialRecord]:
         """Return the unconfirmed front: complete trials only, smallest first."""
         full = self._full()
-        return [full[i] for i in nondominated([_point(r) for r in full])]
+        return [full[i] for i in nondominated([self._point(r) for r in full])]
 
     def seconds(self) -> float:
         """Return the time spent by all sessions."""
@@ -209,7 +208,7 @@ class Campaign:
             stopped=states.count("stopped"),
             failed=states.count("failed"),
             running=len(self.live),
-            hypervolume=hypervolume([_point(r) for r in self._full()]),
+            hypervolume=hypervolume([self._point(r) for r in self._full()]),
             seconds=self.seconds(),
             seconds_left=left,
         )
@@ -263,22 +262,24 @@ class Campaign:
         passed = enumerate(self.records[number].rung_values)
         return {rung: value for rung, value in passed if value is not None}
 
+    def _size(self, record: TrialRecord) -> float | None:
+        return share_in(record, self.settings.objective)
+
+    def _point(self, record: TrialRecord) -> tuple[float, float]:
+        return (self._size(record) or 1.0, record.retention or 0.0)
+
+    def _arrival(self, record: TrialRecord, rung: int) -> Arrival | None:
+        """Return how a rung's result counts in halving, or None where it measured nothing."""
+        value = record.rung_values[rung] if rung < len(record.rung_values) else None
+        size = self._size(record)
+        if size is None or value is None or not math.isfinite(value):
+            return None
+        return Arrival(record.trial, size, value, record.axis)
+
     def _rebuild(self) -> None:
         """Fill halving, predictor and study from the records of earlier sessions."""
         for record in self.records.values():
             for rung in list(self._values(record.trial))[: len(self.space.rungs) - 1]:
-                if (arrival := _arrival(record, rung)) is not None:
+                if (arrival := self._arrival(record, rung)) is not None:
                     self.halving.record(rung, arrival)
         self.study.reconcile(self.records, {n: self._values(n) for n in self.records})
-
-
-def _arrival(record: TrialRecord, rung: int) -> Arrival | None:
-    """Return how a rung's result counts in halving, or None where it measured nothing."""
-    value = record.rung_values[rung] if rung < len(record.rung_values) else None
-    if record.fraction is None or value is None or not math.isfinite(value):
-        return None
-    return Arrival(record.trial, record.fraction, value, record.axis)
-
-
-def _point(record: TrialRecord) -> tuple[float, float]:
-    return (record.fraction or 1.0, record.retention or 0.0)

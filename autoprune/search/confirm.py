@@ -15,7 +15,7 @@ from autoprune.evaluation.retention import Difference, bootstrap, paired_differe
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior, seed_prior
 from autoprune.search.front import nondominated
-from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
+from autoprune.tracking.records import FrontPoint, Retention, TrialRecord, share_in, size_in
 
 NOISE = 0.01
 """A trial this close under the search's front in retention may well belong on it."""
@@ -29,15 +29,17 @@ class Confirmed:
     scores: tuple[TaskScores, ...]
 
 
-def members(records: Sequence[TrialRecord], limit: int = 8) -> list[TrialRecord]:
+def members(
+    records: Sequence[TrialRecord], limit: int = 8, objective: str = "params"
+) -> list[TrialRecord]:
     """Return the trials worth confirming, smallest first.
 
     Those are the front of the full-fidelity trials and, while there is room, the trials that
     lie within ``NOISE`` below it. When the front itself is longer than ``limit``, members are
     taken evenly over the sizes, both ends included.
     """
-    full = [r for r in records if is_full(r)]
-    points = [(float(r.fraction or 0), float(r.retention or 0)) for r in full]
+    full = [r for r in records if is_full(r, objective)]
+    points = [(float(share_in(r, objective) or 0), float(r.retention or 0)) for r in full]
     front = nondominated(points)
     if len(front) > limit:
         picks = sorted({round(i * (len(front) - 1) / max(limit - 1, 1)) for i in range(limit)})
@@ -51,16 +53,16 @@ def members(records: Sequence[TrialRecord], limit: int = 8) -> list[TrialRecord]
     for gap, index in lifted:
         if len(chosen) < limit and gap <= NOISE:
             chosen.add(index)
-    return sorted((full[i] for i in chosen), key=lambda r: (r.params or 0, r.trial))
+    return sorted((full[i] for i in chosen), key=lambda r: (size_in(r, objective), r.trial))
 
 
-def is_full(record: TrialRecord) -> bool:
+def is_full(record: TrialRecord, objective: str = "params") -> bool:
     """Whether a trial spent all of its recovery and was scored: only such may be a point."""
     return (
         record.state == "complete"
         and record.fidelity >= 1.0
         and record.retention is not None
-        and record.fraction is not None
+        and share_in(record, objective) is not None
     )
 
 
@@ -87,8 +89,9 @@ def front_points(
     confirmed: Sequence[Confirmed],
     dense: TaskScores,
     differences: Mapping[tuple[int, int], Difference] | None = None,
+    objective: str = "params",
 ) -> tuple[FrontPoint, ...]:
-    """Return the confirmed points, smallest first.
+    """Return the confirmed points, smallest first in the unit of ``objective``.
 
     A point is marked dominated when another one is no larger and its mean is no lower. Points
     whose paired difference holds zero name each other in ``tied_with``: the order of their
@@ -110,6 +113,9 @@ def front_points(
                 recovery=one.record.recovery,
                 data_fraction=one.record.data_fraction or 0.0,
                 backbone_removed=one.record.backbone_removed or 0.0,
+                precision=one.record.precision,
+                bytes=one.record.bytes,
+                bytes_fraction=one.record.bytes_fraction,
                 retention=Retention(
                     mean=interval.mean,
                     low=interval.low,
@@ -132,9 +138,10 @@ def front_points(
                 baseline=None if one.record.origin == "sampler" else one.record.origin,
             )
         )
-    free = {points[i].trial for i in nondominated([(p.fraction, p.retention.mean) for p in points])}
+    places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in points]
+    free = {points[i].trial for i in nondominated(places)}
     marked = [p if p.trial in free else p.model_copy(update={"dominated": True}) for p in points]
-    return tuple(sorted(marked, key=lambda p: (p.params, -p.retention.mean)))
+    return tuple(sorted(marked, key=lambda p: (size_in(p, objective), -p.retention.mean)))
 
 
 def shrinkage(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> float | None:

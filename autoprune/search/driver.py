@@ -21,7 +21,7 @@ from autoprune.search.preflight import preflight
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.session import RaySession, check_address, resources_of
 from autoprune.search.settings import SearchSettings
-from autoprune.search.space import Space
+from autoprune.search.space import Space, with_precisions
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy, open_storage
 from autoprune.search.tracked import tracked
@@ -58,7 +58,7 @@ def run_search(
     if fresh and problem is None:
         preflight(settings)
     store.open(settings)
-    space = store.space()
+    space = with_precisions(store.space(), settings.precisions)
     with store.lock():
         summary = store.summary()
         if summary is not None and not _grows(settings, store):
@@ -135,6 +135,7 @@ def _study(settings: SearchSettings, space: Space, store: SearchStore) -> Search
         settings.sampler,
         settings.seed,
         settings.trials,
+        settings.objective,
     )
 
 

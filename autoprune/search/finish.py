@@ -24,7 +24,7 @@ from autoprune.search.pool import Failure, WorkerPool
 from autoprune.search.settings import SearchSettings
 from autoprune.search.store import SearchStore, write_atomically
 from autoprune.search.work import Bench
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord, share_in
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
 """Files of a kept front member; bfloat16 stands as its bits, see ``models.arrays``."""
@@ -100,8 +100,10 @@ def finish(
         StoppedError: if no member of the front could be run again.
     """
     settings = ending.settings
-    chosen = members(records, settings.confirm_points)
-    beside = [r for r in records if is_full(r) and r.origin != "sampler" and r not in chosen]
+    objective = settings.objective
+    chosen = members(records, settings.confirm_points, objective)
+    full = [r for r in records if is_full(r, objective)]
+    beside = [r for r in full if r.origin != "sampler" and r not in chosen]
     scored = _run_all(ending, [*chosen, *beside], pool, store, on_confirm)
     confirmed = [
         Confirmed(record, tuple(scored[record.trial]))
@@ -113,16 +115,17 @@ def finish(
             f"no member of the front of search {store.name!r} could be run again: see "
             f"{store.directory / 'confirm'}; 'autoprune search --resume {store.name}' tries again"
         )
-    points = front_points(confirmed, ending.scores)
+    points = front_points(confirmed, ending.scores, objective=objective)
     own = {record.trial for record in chosen}
     front = [p for p in points if not p.dominated]
     return SearchSummary(
         name=store.name,
         dense=ending.dense,
         budget=ending.budget,
+        objective=objective,
         points=tuple(p for p in points if p.trial in own or not p.dominated),
         baselines=tuple(p for p in points if p.baseline is not None),
-        hypervolume=hypervolume([(p.fraction, p.retention.mean) for p in front]),
+        hypervolume=hypervolume([(share_in(p, objective) or 0.0, p.retention.mean) for p in front]),
         shrinkage=shrinkage([c for c in confirmed if c.record.trial in own], points),
         versions=dict(ending.versions),
     )

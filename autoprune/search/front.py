@@ -1,4 +1,4 @@
-"""Pareto front and hypervolume of (share of parameters kept, retention)."""
+"""Pareto front and hypervolume of (share of parameters or bytes kept, retention)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Arrival:
 
     Attributes:
         trial: its number.
-        size: share of the whole model kept; smaller is better.
+        size: share of the dense model kept, in the objective's unit; smaller is better.
         value: larger is better; comparable within the rung only (minus the proxy's KL before
             recovery, the retention of a part of the recovery after).
         axis: what was cut.

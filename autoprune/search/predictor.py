@@ -48,7 +48,7 @@ class Predictor:
         Only where ``ready``: the smallest of all sizes is on any front, whatever it retains.
 
         Args:
-            size: share of the whole model kept.
+            size: share of the dense model kept, in the objective's unit.
             rung: index of its last rung.
             value: what it had there, as in ``halving.Arrival``.
         """

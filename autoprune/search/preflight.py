@@ -61,11 +61,15 @@ def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
             made from the embedded data; GPUs that are asked for and are not there.
     """
     from autoprune.evaluation.tasks import resolve_tasks
+    from autoprune.models.precision import PRECISIONS
+    from autoprune.models.quantise import require_library
     from autoprune.pipeline.prepare import inspect
-    from autoprune.search.problem import read_sizes
     from autoprune.search.session import resources_of
+    from autoprune.search.sizes import read_sizes
 
     specs = resolve_tasks(settings.tasks or None)
+    if any(PRECISIONS[name].storage for name in settings.precisions):
+        require_library()
     read_sizes(settings, inspect(settings.model, outline=outline).spec)
     for spec in specs:
         if spec.family is None:

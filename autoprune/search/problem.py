@@ -10,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from autoprune.cost.budget import parse_budget
-from autoprune.errors import AutoPruneError
+from autoprune.cost.bytes import stored_bytes
 from autoprune.evaluation.tasks import resolve_tasks
-from autoprune.models.shape import BackboneSpec
+from autoprune.models.precision import PRECISIONS
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import Preparation, inspect, prepare
-from autoprune.pruning.allocation import Allocation, reachable
 from autoprune.resources import Resources
 from autoprune.search.baselines import baselines, room
 from autoprune.search.bench import TrialWork
@@ -24,76 +22,13 @@ from autoprune.search.decode import DecodeContext
 from autoprune.search.finish import Ending, finish
 from autoprune.search.pool import WorkerPool
 from autoprune.search.settings import SearchSettings
+from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
 from autoprune.search.work import Baseline
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
-from autoprune.zoo import EMBEDDED
-
-SMALLEST_SHARE = 0.6
-"""Sizes are sampled from this share of the budget up to it."""
-
-REAL_CHANNELS, REAL_MULTIPLE = 1024, 64
-"""MLPs of that many channels or more are kept in multiples of 64."""
 
 _VERSIONED = ("autoprune", "torch", "transformers", "peft", "lmms-eval", "optuna", "ray")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes that a search samples from: whole model, parameters."""
-
-    smallest: int
-    budget: Budget
-
-
-def read_sizes(settings: SearchSettings, spec: BackboneSpec) -> Sizes:
-    """Read budgets and smallest size against the dense model and what pruning can reach.
-
-    Raises:
-        AutoPruneError: for a budget that cannot be read, is not below the dense size, or is
-            below what can be reached; for a smallest size that is not below the budget.
-    """
-    embedded = settings.model == EMBEDDED
-    tightest = min(
-        (parse_budget(text, spec, embedded=embedded) for text in settings.budgets),
-        key=lambda budget: budget.params,
-    )
-    stock = settings.deployable == "stock"
-    multiple = channel_multiple(settings, spec)
-    least, _ = reachable(spec, Allocation(axis="hybrid", stock=stock), multiple)
-    if tightest.params < least:
-        raise AutoPruneError(
-            f"budget {tightest.text!r} allows {tightest.params:,} parameters, and pruning the "
-            f"backbone reaches {least:,} ({least / spec.total_params:.0%} of the model) at the "
-            f"least: ask for that or more"
-        )
-    smallest = max(least, round(SMALLEST_SHARE * tightest.params))
-    if settings.min_size is not None:
-        smallest = parse_budget(settings.min_size, spec, embedded=embedded).params
-        if smallest < least:
-            raise AutoPruneError(
-                f"--min-size {settings.min_size!r} is {smallest:,} parameters, below the "
-                f"{least:,} that pruning the backbone can reach: ask for that or more"
-            )
-        if smallest >= tightest.params:
-            raise AutoPruneError(
-                f"--min-size {settings.min_size!r} is not below the budget {tightest.text!r}: "
-                "ask for less, or leave it out"
-            )
-    fraction = tightest.params / spec.total_params
-    return Sizes(smallest, Budget(text=tightest.text, params=tightest.params, fraction=fraction))
-
-
-def channel_multiple(settings: SearchSettings, spec: BackboneSpec) -> int:
-    """Return what widths are multiples of: as set, or what suits the model's size.
-
-    Matrix products of real models run in tiles; widths beside them cost as much as the next
-    multiple. At a few channels a layer, multiples would leave nothing to choose.
-    """
-    if settings.multiple is not None:
-        return settings.multiple
-    return REAL_MULTIPLE if max(s.channels for s in spec.layers) >= REAL_CHANNELS else 1
 
 
 def preparation(settings: SearchSettings) -> Preparation:
@@ -140,6 +75,7 @@ class PipelineProblem:
             data_fraction=settings.data_fraction,
             multiple=channel_multiple(settings, assets.spec),
             stock=settings.deployable == "stock",
+            spans=sizes.spans,
         )
         return PreparedSearch(settings, space, assets, context, sizes.budget)
 
@@ -175,6 +111,10 @@ class PreparedSearch:
 
     def _removed_at(self, size: float) -> float:
         """Return the share of the backbone removed at a value of the knob ``size``."""
+        if self.context.spans:
+            precision = self.settings.precisions[0]  # that of the baselines
+            low, high = self.context.spans[precision]
+            return 1 - kept_share(self.context.spec, precision, low + size * (high - low))
         span = self.context.max_params - self.context.min_params
         spec = self.context.spec
         kept = self.context.min_params + size * span - spec.outside_params
@@ -184,12 +124,16 @@ class PreparedSearch:
     def dense(self) -> Dense:
         """The model before pruning, scored on the ``confirm`` split."""
         scores = self.assets.exams["confirm"].dense
-        return Dense(params=self.assets.spec.total_params, scores=scores.by_task)
+        spec = self.assets.spec
+        return Dense(params=spec.total_params, bytes=stored_bytes(spec), scores=scores.by_task)
 
     @property
     def versions(self) -> Mapping[str, str]:
         """Versions of what a trial's result depends on."""
-        return {name: version(name) for name in _VERSIONED}
+        names = list(_VERSIONED)
+        if any(PRECISIONS[name].storage for name in self.settings.precisions):
+            names.append("torchao")
+        return {name: version(name) for name in names}
 
     @property
     def measured(self) -> Mapping[str, float]:

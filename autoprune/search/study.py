@@ -1,6 +1,7 @@
 """The Optuna study of a search: ask, tell once, and reconcile after a kill.
 
-Objectives: share of the parameters kept (less is better), retention (more is better). Every
+Objectives: share of the dense model kept, in parameters or bytes (less is better), and retention
+(more is better). Every
 Optuna trial carries our trial number as user attribute ``trial``. Our own records are the
 truth; the study is what the sampler reads, and it is brought into line when a search goes on.
 """
@@ -17,7 +18,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.search.predictor import Finished, Predictor
 from autoprune.search.samplers import derived_seed, make_sampler
 from autoprune.search.space import Value
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records import TrialRecord, share_in
 
 if TYPE_CHECKING:
     import optuna
@@ -42,6 +43,7 @@ class SearchStudy:
         sampler: a key of ``SAMPLERS``.
         seed: of the search.
         trials: of the search in all.
+        objective: the unit of sizes, ``params`` or ``bytes``.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class SearchStudy:
         sampler: str,
         seed: int,
         trials: int,
+        objective: str = "params",
     ) -> None:
         import optuna
 
         self.distributions = dict(distributions)
         self.predictor = Predictor()
         self._sampler, self._seed, self._trials = sampler, seed, trials
+        self._objective = objective
         self._deferred: dict[int, tuple[float, int, float]] = {}
         self._study: optuna.Study = optuna.create_study(
             storage=storage,
@@ -216,16 +220,17 @@ class SearchStudy:
             if number not in self._numbers:
                 self._adopt(number, record)
             values = rungs.get(number, {})
-            if record.fraction is None:
+            size = share_in(record, self._objective)
+            if size is None:
                 if record.state == "failed":
                     self.fail(number, record.reason)
                 continue
             if record.state == "complete" and record.retention is not None:
-                self.predictor.add(Finished(record.fraction, dict(values), record.retention))
-                self._tell(number, (record.fraction, record.retention), {FIDELITY: 1.0})
+                self.predictor.add(Finished(size, dict(values), record.retention))
+                self._tell(number, (size, record.retention), {FIDELITY: 1.0})
             elif record.state == "stopped" and record.rung in values:
                 if not self._finished(number):
-                    self._deferred[number] = (record.fraction, record.rung, values[record.rung])
+                    self._deferred[number] = (size, record.rung, values[record.rung])
             elif record.state == "failed":
                 self.fail(number, record.reason)
         self.settle()

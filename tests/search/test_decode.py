@@ -142,7 +142,7 @@ def test_a_precision_that_is_small_enough_alone_prunes_nothing() -> None:
 @settings(max_examples=200, deadline=None)
 @given(any_knobs())
 def test_any_knobs_meet_their_size_exactly(drawn: dict[str, Value]) -> None:
-    knobs = {**drawn, "lora_rank": 8}
+    knobs = {**drawn, "lora_rank": 8, "precision": "float32"}
     candidate = decode(knobs, CONTEXT)
     size = SPEC.params_of(candidate.plan.shapes)
     assert size <= CONTEXT.max_params
@@ -161,7 +161,7 @@ def test_any_knobs_make_a_stock_candidate(
     """Deployability holds by construction, and the size within one uniform step."""
     spec = replace(SPEC, stock_heads=rule)
     context = replace(CONTEXT, spec=spec, stock=True, multiple=multiple)
-    knobs = {**drawn, "lora_rank": 8}
+    knobs = {**drawn, "lora_rank": 8, "precision": "float32"}
     plan = decode(knobs, context).plan
     assert spec.deployability(plan.shapes) == "stock"
     size = spec.params_of(plan.shapes)
