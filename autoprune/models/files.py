@@ -107,7 +107,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         raise AutoPruneError(f"{directory} has no config.json: pass a model's directory")
-    return _read_json(path)
+    return read_json(path)
 
 
 def holds_weights(directory: Path) -> bool:
@@ -127,7 +127,7 @@ def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
     headers: dict[str, TensorHeader] = {}
     index = directory / _INDEX
     if index.is_file():
-        mapping = _read_json(index).get("weight_map", {})
+        mapping = read_json(index).get("weight_map", {})
         for name in sorted(set(mapping.values())):
             if not (directory / name).is_file():
                 raise AutoPruneError(
@@ -259,7 +259,12 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
     }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object.
+
+    Raises:
+        AutoPruneError: if it cannot be read or is something else.
+    """
     try:
         data = json.loads(path.read_text())
     except (ValueError, OSError) as error:

@@ -27,6 +27,7 @@ from support.originals import (
     write_bunny,
     write_internvl,
 )
+from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from autoprune.errors import AutoPruneError
@@ -323,6 +324,18 @@ def test_internvl_without_tiles_or_conversation(tmp_path: Path, unproved: None) 
     inputs = processor(images=[picture(170, 56)], text=[text], return_tensors="pt")
     assert tuple(inputs["pixel_values"].shape) == (1, 3, 56, 56)
     assert any("conversation.py" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("write", [write_bunny, write_internvl])
+def test_words_keep_their_tokens(
+    tmp_path: Path, unproved: None, write: Callable[[Path], Path]
+) -> None:
+    source = write(tmp_path / "source")
+    original = Tokenizer.from_file(str(source / "tokenizer.json"))
+    out = convert_checkpoint(source, tmp_path / "out").path
+    tokenizer = AutoProcessor.from_pretrained(out).tokenizer
+    for text in ("A  chat\n    with é 数.", " red<|endoftext|>USER: 3", "<|end|>\nwhat?<img>"):
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == original.encode(text).ids
 
 
 def test_a_bare_sentencepiece_model_is_read(tmp_path: Path, unproved: None) -> None:

@@ -60,6 +60,13 @@ def remove(name: str) -> Callable[[Path], None]:
     return lambda directory: (directory / name).unlink()
 
 
+def generation(**fields: Any) -> Callable[[Path], None]:
+    def spoil(directory: Path) -> None:
+        (directory / "generation_config.json").write_text(json.dumps(fields))
+
+    return spoil
+
+
 def truncate(directory: Path) -> None:
     path = directory / "model-00002-of-00002.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -135,6 +142,14 @@ BAD = [
         spoil_tensors(lambda t: [t.pop(k) for k in list(t) if "vision_tower" in k]),
         r"holds no vision tower",
     ),
+    (write_bunny, spoil_config(hidden_act="x"), r"config\.json is not valid \('x'\): use the file"),
+    (
+        write_bunny,
+        spoil_config(hidden_size="x"),
+        r"not valid \(.*hidden_size.* got str",
+    ),
+    (write_bunny, spoil_config(num_attention_heads=0), r"config\.json is not valid"),
+    (write_bunny, generation(min_p=7), r"generation_config\.json is not valid"),
     (write_internvl, spoil_config(ps_version="v1"), r"ps_version = 'v1', which transposes"),
     (write_internvl, spoil_config(ps_version=None), r"ps_version = 'v1'"),
     (write_internvl, spoil_config(select_layer=-4), r"select_layer = -4"),

@@ -282,7 +282,7 @@ def write_internvl(
 
 
 def _byte_level() -> Tokenizer:
-    """A byte-level BPE, as Phi-2's is."""
+    """A byte-level BPE with tokens for runs of spaces, as Phi-2's is."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -290,6 +290,7 @@ def _byte_level() -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(TEXT, trainer)
     tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.add_tokens([AddedToken(" " * count, normalized=True) for count in (4, 3, 2)])
     return tokenizer
 
 
@@ -385,7 +386,11 @@ def use_sentencepiece(directory: Path) -> int:
 def _write_tokenizer(directory: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
     tokenizer.save(str(directory / "tokenizer.json"))
     added = {
-        str(number): {"content": token.content, "special": token.special, "normalized": False}
+        str(number): {
+            "content": token.content,
+            "special": token.special,
+            "normalized": token.normalized,
+        }
         for number, token in tokenizer.get_added_tokens_decoder().items()
     }
     fields = {**config, "added_tokens_decoder": added, "model_max_length": 2048}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.files import TensorHeader
+from autoprune.models.files import TensorHeader, read_json
 
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
@@ -170,14 +169,8 @@ def generation_of(source: Source) -> dict[str, Any]:
     path = source.directory / "generation_config.json"
     if not path.is_file():
         return {}
-    try:
-        fields = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise AutoPruneError(f"{path} cannot be read ({error}): copy it again") from None
-    if not isinstance(fields, dict):
-        raise AutoPruneError(f"{path} is no JSON object: copy it again")
     return {
         name: value
-        for name, value in fields.items()
+        for name, value in read_json(path).items()
         if not name.startswith("_") and name != "transformers_version"
     }

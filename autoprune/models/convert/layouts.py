@@ -21,9 +21,9 @@ def layout_of(directory: Path, config: Mapping[str, Any]) -> Layout:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    name = config.get("model_type")
+    name = str(config.get("model_type"))
     if name in LAYOUTS:
-        return LAYOUTS[str(name)]
+        return LAYOUTS[name]
     known = ", ".join(f"{row.model_type} ({row.example})" for row in LAYOUTS.values())
     if name == "llava" and "mm_vision_tower" in config:
         raise AutoPruneError(

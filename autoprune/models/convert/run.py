@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,10 @@ def convert_checkpoint(
     layout = layout_of(directory, config)
     source = Source(directory, config, tensor_headers(directory))
     check_requirements(source, layout.requirements)
-    with quiet():
-        built = _build(layout, source)
+    with quiet(), _blaming(directory / "config.json"):
+        built = layout.build(source)
+        model = _meta_model(getattr(transformers, layout.model_class), built.config)
     targets = plan_tensors(source, layout, built.rows)
-    model_class = getattr(transformers, layout.model_class)
-    model = _meta_model(model_class, built.config, source)
     check_plan(source, targets, model)
     shards = shards_of(targets, shard_bytes)
     nbytes = sum(target.nbytes for target in targets)
@@ -149,31 +149,34 @@ def convert_checkpoint(
     )
 
 
-def _build(layout: Layout, source: Source) -> Built:
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Turn what transformers raises for values that it cannot take into an error about a file."""
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
-        return layout.build(source)
-    except AutoPruneError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0][:200] if lines else type(error).__name__
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        StrictDataclassError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise AutoPruneError(
-            f"{source.directory / 'config.json'} is not valid ({reason}): use the config.json "
-            "that belongs to these weights"
+            f"{path} is not valid ({reason}): use the file that belongs to these weights"
         ) from None
 
 
-def _meta_model(model_class: Any, config: Any, source: Source) -> Any:
+def _meta_model(model_class: Any, config: Any) -> Any:
     import torch
 
-    try:
-        with torch.device("meta"), quiet():
-            return model_class(config)
-    except (ValueError, RuntimeError) as error:
-        raise AutoPruneError(
-            f"{source.directory / 'config.json'} describes no model ({error}): use the "
-            "config.json that belongs to these weights"
-        ) from None
+    with torch.device("meta"):
+        return model_class(config)
 
 
 def _write_rest(layout: Layout, built: Built, source: Source, ref: str, work: Path) -> None:
@@ -183,7 +186,8 @@ def _write_rest(layout: Layout, built: Built, source: Source, ref: str, work: Pa
     built.config.architectures = [layout.model_class]
     built.config.save_pretrained(work)
     built.processor.save_pretrained(work)
-    GenerationConfig(**built.generation).save_pretrained(work)
+    with _blaming(source.directory / "generation_config.json"):
+        GenerationConfig(**built.generation).save_pretrained(work)
     licence = licence_of(source.directory)
     head = f"---\nlicense: {licence}\n---\n\n" if licence else ""
     notes = "".join(f"- {note}.\n" for note in built.notes)

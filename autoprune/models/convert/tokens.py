@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutoPruneError
+from autoprune.models.files import read_json
 
 _FILES = (
     "tokenizer.json",
@@ -103,6 +103,6 @@ def _named_class(directory: Path) -> Any:
             f"{model} cannot be read: the installed sentencepiece and protobuf do not fit "
             f"({type(error).__name__}): pip install 'sentencepiece<0.2.3'"
         ) from None
-    name = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
+    name = read_json(config).get("tokenizer_class") if config.is_file() else None
     found = getattr(transformers, str(name).removesuffix("Fast"), None)
     return found or transformers.LlamaTokenizer
