@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.models import tiny_llava_config, tiny_processor
-from support.shapes import SHAPES
+from support.shapes import PARAMS, shape_config
 
 from autoprune.cli.main import run
 
@@ -21,27 +21,27 @@ def outlined(folder: Path, config: object) -> str:
     return f"search --model {folder / 'model'} --home {folder / 'home'}"
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", PARAMS)
 def test_sizes_are_known_from_the_configuration(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    shape = SHAPES[name]
-    command = outlined(tmp_path, shape.make()).split()
+    params = PARAMS[name]
+    command = outlined(tmp_path, shape_config(name)).split()
     started = time.perf_counter()
     assert run([*command, "--budget", "60%", "--dry-run", "--json"]) == 0
     assert time.perf_counter() - started < SECONDS
     plan = json.loads(capfd.readouterr().out)
-    assert plan["dense"]["params"] == shape.params
-    assert plan["dense"]["bytes"] == 2 * shape.params
+    assert plan["dense"]["params"] == params
+    assert plan["dense"]["bytes"] == 2 * params
     assert plan["dense"]["dtype"] == "bfloat16"
     assert plan["dense"]["lacks"] == ["weights", "tokenizer", "processor"]
-    assert plan["budget"]["params"] == int(0.6 * shape.params)
+    assert plan["budget"]["params"] == int(0.6 * params)
     assert 0 < plan["reachable"]["least"] < plan["smallest"] < plan["reachable"]["most"]
-    assert plan["reachable"]["most"] == shape.params
+    assert plan["reachable"]["most"] == params
     assert plan["forecast"] is None
     weights = plan["dense"]["bytes"]
-    assert weights < plan["memory"]["importance"] <= 1.3 * weights
-    assert plan["memory"]["surgery"] < 0.65 * weights
+    assert weights < plan["memory"]["importance"] <= max(1.3 * weights, weights + 2**30)
+    assert plan["memory"]["surgery"] < 0.75 * weights
     assert [line.split(":")[0] for line in plan["unknown"]] == [
         "time and disk",
         "whether a search can run",
@@ -49,7 +49,7 @@ def test_sizes_are_known_from_the_configuration(
 
 
 def test_the_table_says_what_is_open(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = outlined(tmp_path, SHAPES["llava-1.5-7b"].make()).split()
+    command = outlined(tmp_path, shape_config("llava-1.5-7b")).split()
     assert run([*command, "--dry-run"]) == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "7.06B parameters, 13.2 GiB in bfloat16" in said
@@ -76,7 +76,7 @@ def test_with_a_processor_time_is_forecast(
 
 
 def test_a_search_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = outlined(tmp_path, SHAPES["llava-1.5-7b"].make()).split()
+    command = outlined(tmp_path, shape_config("llava-1.5-7b")).split()
     assert run(command) == 2
     said = capfd.readouterr().err
     assert said.count("\n") == 1

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.shapes import SHAPES
+from support.shapes import shape_config
 
 from autoprune.models.memory import peak_memory
 from autoprune.models.shape import spec_of
@@ -57,7 +57,7 @@ def test_peak_follows_the_forecast_and_one_graph_does_not() -> None:
 
 
 def test_a_real_model_stays_within_its_headroom() -> None:
-    spec = spec_of(SHAPES["llava-1.5-7b"].make())
+    spec = spec_of(shape_config("llava-1.5-7b"))
     weights = weight_bytes(spec, 2)
     assert weights == 2 * spec.total_params
     rows = rows_within(spec, 2, tokens=700, most=64)

@@ -1,55 +1,40 @@
-"""Configurations of real sizes, written out: the shapes of models that people prune.
-
-They are used on the meta device, or with fewer layers, so no weights are ever needed.
-"""
+"""Shapes of models that people prune, as ``config.json`` alone: no weights are ever needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+SHAPES = Path(__file__).parents[2] / "experiments" / "real_shapes" / "shapes"
+"""One directory a model, with a ``config.json``."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A model of a real size.
-
-    ``params`` is its known number of parameters, counted once with tied tensors.
-    """
-
-    make: Callable[[], Any]
-    params: int
+def _siglip(hidden: int, wide: int, layers: int, patches: int) -> int:
+    """Parameters of a SigLIP tower without its pooling head: patches of 14 by 14 pixels."""
+    embeddings = hidden * 3 * 14 * 14 + hidden + patches * hidden
+    layer = 4 * (hidden * hidden + hidden) + 4 * hidden + 2 * hidden * wide + wide + hidden
+    return embeddings + layers * layer + 2 * hidden
 
 
-def llava_7b() -> LlavaConfig:
-    """LLaVA-1.5-7B."""
-    return LlavaConfig(
-        text_config=LlamaConfig(
-            vocab_size=32064,
-            hidden_size=4096,
-            intermediate_size=11008,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=32,
-            max_position_embeddings=4096,
-        ),
-        vision_config=CLIPVisionConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            image_size=336,
-            patch_size=14,
-            projection_dim=768,
-        ),
-        image_token_id=32000,
-        image_seq_length=576,
-        vision_feature_layer=-2,
-        dtype="bfloat16",
-        pad_token_id=32001,
-    )
+def _mlp(*widths: int) -> int:
+    return sum(a * b + b for a, b in pairwise(widths))
 
 
-SHAPES: dict[str, Shape] = {"llava-1.5-7b": Shape(llava_7b, 7_063_427_072)}
+# Published counts of the parts; the projectors between them are added up here.
+PHI_2, PHI_3_MINI, INTERN_VIT = 2_779_683_840, 3_821_079_552, 304_012_288
+PARAMS = {
+    "llava-1.5-7b": 7_063_427_072,
+    "qwen2.5-vl-7b": 8_292_166_656,
+    # Phi-2's head has a bias, that of LLaVA's class has none.
+    "bunny-3b": PHI_2 - 51200 + _siglip(1152, 4304, 27, 729) + _mlp(1152, 2560, 2560),
+    # Its vocabulary has 44 rows less than that of Phi-3-mini, in the embedding and in the head.
+    "mini-internvl-4b": PHI_3_MINI - 2 * 44 * 3072 + INTERN_VIT + 2 * 4096 + _mlp(4096, 3072, 3072),
+}
+
+
+def shape_config(name: str) -> Any:
+    """Return the configuration of a shape."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(SHAPES / name)
