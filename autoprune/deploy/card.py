@@ -137,8 +137,8 @@ def readme(facts: Facts, how_to_load: str) -> str:
         "",
         "## Load it",
         "",
-        "The layers have different shapes, so the checkpoint brings its own loading code. "
-        f"{_needed(facts)} are enough; AutoPrune is not needed. `directory` is this folder.",
+        f"{_form(facts)} {_needed(facts)} are enough; AutoPrune is not needed. `directory` is "
+        "this folder.",
         "",
         "```python",
         how_to_load.rstrip(),
@@ -173,6 +173,13 @@ def readme(facts: Facts, how_to_load: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _form(facts: Facts) -> str:
+    """Return how the checkpoint is built, in a sentence."""
+    if facts.dense.spec.deployability(facts.candidate.plan.shapes) == "stock":
+        return "All layers have one shape, so it loads like any other model."
+    return "The layers have different shapes, so the checkpoint brings its own loading code."
 
 
 def _needed(facts: Facts) -> str:
@@ -215,8 +222,8 @@ def _kept(facts: Facts) -> list[str]:
     if facts.point is not None:
         r = facts.point.retention
         lines.append(
-            f"Over {r.seeds} trainings it retains {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}] of the "
-            "dense model's ability above chance (95 %)."
+            f"Over {r.seeds} training{'s' * (r.seeds != 1)} it retains {r.mean:.3f} "
+            f"[{r.low:.3f}, {r.high:.3f}] of the dense model's ability above chance (95 %)."
         )
     if facts.retention is not None:
         lines.append(
