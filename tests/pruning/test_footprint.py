@@ -26,12 +26,12 @@ from autoprune.pruning.footprint import (
 SCRIPT = Path(__file__).with_name("footprint_script.py")
 
 
-def run(mode: str, tokens: int, batch: int) -> dict[str, int]:
+def run(*given: object) -> dict[str, int]:
     paths = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
     # What is freed goes back to the system at once: tensors are measured, not malloc's slack.
     environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), mode, str(tokens), str(batch)],
+        [sys.executable, str(SCRIPT), *map(str, given)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def run(mode: str, tokens: int, batch: int) -> dict[str, int]:
 
 def test_peak_of_the_pass() -> None:
     """400 MB in bfloat16, hidden size 2048: the model, and one layer's activations."""
-    found = run("layer by layer", 64, 1)
+    found = run("pass", "layer by layer", 64, 1)
     assert found["peak"] > found["weights"] > 380 * 2**20
     assert found["peak"] <= HEADROOM * found["weights"] + found["gradients"]
     assert found["peak"] == pytest.approx(found["forecast"], rel=0.1)
@@ -51,9 +51,21 @@ def test_peak_of_the_pass() -> None:
 
 @pytest.mark.slow
 def test_peak_follows_the_forecast_and_one_graph_does_not() -> None:
-    long = run("layer by layer", 256, 4)
+    long = run("pass", "layer by layer", 256, 4)
     assert 0.7 * long["forecast"] < long["peak"] < 1.1 * long["forecast"]
-    assert run("one graph", 256, 4)["peak"] > 1.2 * long["peak"]
+    assert run("pass", "one graph", 256, 4)["peak"] > 1.2 * long["peak"]
+
+
+def test_peak_of_loading_and_of_surgery(tmp_path: Path) -> None:
+    """Pages of the files count while they are mapped, which is one tensor at a time."""
+    run("save", tmp_path)
+    found = run("surgery", tmp_path)
+    largest = 2 * 2048 * 5504
+    assert found["weights"] > 380 * 2**20
+    assert found["weights"] < found["load"] < found["weights"] + 2 * largest
+    assert found["kept"] < 0.55 * found["weights"]
+    assert found["kept"] < found["surgery"] < found["kept"] + 2 * largest
+    assert found["surgery"] == pytest.approx(found["forecast"], rel=0.1)
 
 
 def test_a_real_model_stays_within_its_headroom() -> None:
