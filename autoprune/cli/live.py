@@ -18,7 +18,7 @@ from rich.text import Text
 from autoprune.cli.output import duration
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.tracking.records import SearchSummary, TrialRecord
-from autoprune.tracking.terminal import params_text
+from autoprune.tracking.terminal import bytes_text, params_text
 
 ROWS = 8
 """Rows of the front that the live table shows."""
@@ -96,6 +96,8 @@ def describe_trial(record: TrialRecord) -> str:
         parts[0] += f" ({record.origin})"
     if record.fraction is not None and record.params is not None:
         parts.append(f"{params_text(record.params)} params, {record.fraction:.1%} of the whole")
+        if record.bytes is not None and record.precision not in ("", "float32"):
+            parts[-1] += f", {bytes_text(record.bytes)} in {record.precision}"
     if record.retention is not None:
         parts.append(f"retention {record.retention:.3f}")
     if record.axis:
@@ -133,13 +135,19 @@ def render(view: View) -> RenderableType:
 
 def _front_table(front: Sequence[TrialRecord]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("trial", "params", "of whole", "retention", "axis", "recovery", "data"):
+    # Bytes and bits are shown where they tell points apart.
+    stored = len({record.precision for record in front}) > 1 or any(
+        record.precision not in ("", "float32") for record in front
+    )
+    sizes = ("params", "of whole", *(("stored", "bits") if stored else ()))
+    for title in ("trial", *sizes, "retention", "axis", "recovery", "data"):
         table.add_column(title, justify="left" if title in ("axis", "recovery") else "right")
     for record in _spread(front, ROWS):
         table.add_row(
             str(record.trial),
             params_text(record.params or 0),
             f"{record.fraction or 0:.1%}",
+            *((bytes_text(record.bytes or 0), record.precision) if stored else ()),
             f"{record.retention or 0:.3f}",
             record.axis,
             record.recovery,

@@ -46,17 +46,23 @@ def comparison(summary: SearchSummary) -> list[str]:
     interval of the difference holds zero (``tied_with``); two intervals that do not touch decide
     where no pairing is recorded.
     """
+    from autoprune.tracking.records import share_in
+
     lines = []
+
+    def share(point: FrontPoint) -> float:
+        return share_in(point, summary.objective) or 0.0
+
     for base in summary.baselines:
         rival = _rival(summary, base)
         if rival is None:
-            lines.append(f"  {base.baseline} ({base.fraction:.1%}): no point is as small")
+            lines.append(f"  {base.baseline} ({share(base):.1%}): no point is as small")
             continue
         verdict = _verdict(rival, base)
         gain = rival.retention.mean - base.retention.mean
         lines.append(
-            f"  {base.baseline} ({base.fraction:.1%}) keeps {base.retention.mean:.3f}; "
-            f"trial {rival.trial} ({rival.fraction:.1%}) is {verdict}: {gain:+.3f}"
+            f"  {base.baseline} ({share(base):.1%}) keeps {base.retention.mean:.3f}; "
+            f"trial {rival.trial} ({share(rival):.1%}) is {verdict}: {gain:+.3f}"
         )
     if lines:
         lines.insert(0, "Against the recommended configurations, at their size or below:")
@@ -64,8 +70,9 @@ def comparison(summary: SearchSummary) -> list[str]:
 
 
 def _rival(summary: SearchSummary, base: FrontPoint) -> FrontPoint | None:
-    """Return the point that retains the most at no more parameters than ``base``."""
-    fitting = [p for p in summary.front if p.params <= base.params and p.trial != base.trial]
+    """Return the point that retains the most and is no larger than ``base``."""
+    size = summary.size(base)
+    fitting = [p for p in summary.front if summary.size(p) <= size and p.trial != base.trial]
     return max(fitting, key=lambda p: p.retention.mean, default=None)
 
 

@@ -46,15 +46,17 @@ class Storage:
         group: columns that share a scale; a weight whose columns are no multiple of it is left
             as it is.
         tensors: rows, columns -> the tensors that stand for the weight, by name.
+        fewest: columns of the narrowest weight that the library takes.
     """
 
     library: str
     group: int
     tensors: Callable[[int, int], dict[str, Stored]]
+    fewest: int = 1
 
     def fits(self, columns: int) -> bool:
         """Whether a weight of ``columns`` inputs can be stored so."""
-        return columns > 0 and columns % self.group == 0
+        return columns >= self.fewest and columns % self.group == 0
 
     def bytes(self, rows: int, columns: int) -> int:
         """Return the bytes of a weight that fits."""
@@ -104,7 +106,8 @@ def _int4(rows: int, columns: int) -> dict[str, Stored]:
 PRECISIONS: dict[str, Precision] = {
     "float32": Precision("float32"),
     "bfloat16": Precision("bfloat16"),
-    "int8": Precision("float32", Storage("Int8WeightOnlyConfig", 1, _int8)),
+    # A row of one column would get a scale for the whole matrix, and then not be accepted.
+    "int8": Precision("float32", Storage("Int8WeightOnlyConfig", 1, _int8, fewest=2)),
     "int4": Precision("float32", Storage("NVFP4WeightOnlyConfig", 16, _int4)),
 }
 """Every precision that a candidate may have."""

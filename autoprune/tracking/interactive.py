@@ -13,15 +13,17 @@ from autoprune.tracking.plots import (
     axis_style,
     comparable,
     left_end,
+    point_label,
     retention_range,
     right_end,
     stopped,
 )
 from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.units import size_label, summary_unit
 
 
 def pareto_html(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
-    """Write the front as an interactive page: parameters against retention, all on hover."""
+    """Write the front as an interactive page: sizes against retention, all on hover."""
     figure = pareto_figure(summary, records)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(
@@ -38,16 +40,29 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
     import plotly.graph_objects as go
 
     figure = go.Figure()
+    # Plotly writes thousands and millions itself, and knows nothing of powers of 1024.
+    divisor, what, title, tick = 1.0, "parameters", "parameters of the whole model", ".3s"
+    if summary.objective == "bytes":
+        divisor, what, title, tick = summary_unit(summary)[0], "bytes", size_label(summary), ".3~f"
     done = comparable(records)
     for axis in sorted({r.axis for r in done}):
         of_axis = [r for r in done if r.axis == axis]
         figure.add_trace(
-            _trials(go, of_axis, f"trial, {axis}", color=axis_style(axis)[0], opacity=0.5, size=8)
+            _trials(
+                go,
+                summary,
+                of_axis,
+                f"trial, {axis}",
+                color=axis_style(axis)[0],
+                opacity=0.5,
+                size=8,
+            )
         )
     if early := stopped(records):
         figure.add_trace(
             _trials(
                 go,
+                summary,
                 early,
                 "stopped early: not comparable",
                 color="rgba(0,0,0,0)",
@@ -59,7 +74,7 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
     front = list(summary.front)
     figure.add_trace(
         go.Scatter(
-            x=[p.params for p in front],
+            x=[summary.size(p) / divisor for p in front],
             y=[p.retention.mean for p in front],
             mode="lines",
             line={"shape": "hv", "color": INK, "width": 1.5},
@@ -73,11 +88,11 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
         ("baseline, confirmed alike", list(summary.baselines), "white"),
     ):
         if points:
-            figure.add_trace(_points(go, name, points, fill))
+            figure.add_trace(_points(go, summary, name, points, fill))
     dense = summary.dense
     figure.add_trace(
         go.Scatter(
-            x=[dense.params],
+            x=[summary.size(dense) / divisor],
             y=[1.0],
             mode="markers",
             name="dense model",
@@ -89,13 +104,14 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
         )
     )
     figure.add_vline(
-        x=summary.budget.params,
+        x=summary.size(summary.budget) / divisor,
         line={"color": RULE, "dash": "dash"},
         annotation={"text": f"budget {escape(summary.budget.text)}", "font": {"color": RULE}},
         annotation_position="bottom right",
     )
-    left = left_end(summary, records)
-    right, far = right_end(left, summary.budget.params, dense.params)
+    left = left_end(summary, records) / divisor
+    limit = summary.size(summary.budget) / divisor
+    right, far = right_end(left, limit, summary.size(dense) / divisor)
     if far:
         figure.add_annotation(
             x=1,
@@ -104,15 +120,15 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
             yshift=-14,
             xanchor="right",
             showarrow=False,
-            text=f"dense {dense.params:,} → (double-click to zoom out)",
+            text=f"dense {summary.size(dense):,} → (double-click to zoom out)",
         )
     figure.add_hline(y=1.0, line={"color": INK, "dash": "dot", "width": 1})
     figure.update_layout(
         template="plotly_white",
-        title=f"{escape(summary.name)}: parameters against retention",
+        title=f"{escape(summary.name)}: {what} against retention",
         xaxis={
-            "title": "parameters of the whole model",
-            "tickformat": ".3s",
+            "title": title,
+            "tickformat": tick,
             "range": [right - 1.05 * (right - left), right],
         },
         yaxis={
@@ -125,11 +141,14 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
     return figure
 
 
-def _trials(go: Any, records: Sequence[TrialRecord], name: str, **marker: Any) -> Any:
+def _trials(
+    go: Any, summary: SearchSummary, records: Sequence[TrialRecord], name: str, **marker: Any
+) -> Any:
     opacity = marker.pop("opacity")
+    divisor = summary_unit(summary)[0] if summary.objective == "bytes" else 1.0
     symbols = [axis_style(r.axis)[2] for r in records]
     return go.Scatter(
-        x=[r.params for r in records],
+        x=[summary.size(r) / divisor for r in records],
         y=[r.retention for r in records],
         mode="markers",
         name=name,
@@ -140,15 +159,18 @@ def _trials(go: Any, records: Sequence[TrialRecord], name: str, **marker: Any) -
     )
 
 
-def _points(go: Any, name: str, points: Sequence[FrontPoint], fill: str | None) -> Any:
+def _points(
+    go: Any, summary: SearchSummary, name: str, points: Sequence[FrontPoint], fill: str | None
+) -> Any:
+    divisor = summary_unit(summary)[0] if summary.objective == "bytes" else 1.0
     symbols = ["diamond" if p.baseline else axis_style(p.axis)[2] for p in points]
     means = [p.retention.mean for p in points]
     return go.Scatter(
-        x=[p.params for p in points],
+        x=[summary.size(p) / divisor for p in points],
         y=means,
         mode="markers+text",
         name=name,
-        text=[escape(p.baseline or str(p.trial)) for p in points],
+        text=[escape(point_label(p)) for p in points],
         textposition="top right",
         marker={
             "symbol": symbols,
@@ -174,7 +196,7 @@ def _trial_text(record: TrialRecord) -> str:
     )
     return (
         f"<b>{record.name}</b> ({record.state}, {record.fidelity:.0%} of its recovery)"
-        f"<br>{record.params or 0:,} parameters ({record.fraction or 0:.1%})"
+        f"<br>{record.params or 0:,} parameters ({record.fraction or 0:.1%}){_stored(record)}"
         f"<br>retention {record.retention or 0:.3f} on the search split"
         f"<br>{escape(record.axis)}, {escape(record.recovery)}, "
         f"{record.data_fraction or 0:.0%} of the data{knobs}{_scores(record.scores)}"
@@ -188,11 +210,18 @@ def _point_text(point: FrontPoint) -> str:
     return (
         f"<b>{point.name}</b>{baseline}"
         f"<br>{point.params:,} parameters ({point.fraction:.1%}), "
-        f"{point.backbone_removed:.1%} of the backbone removed"
+        f"{point.backbone_removed:.1%} of the backbone removed{_stored(point)}"
         f"<br>retention {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds{tied}"
         f"<br>{escape(point.axis)}, {escape(point.recovery)}, {point.data_fraction:.0%} of the data"
         f"{_scores(point.scores)}"
     )
+
+
+def _stored(item: TrialRecord | FrontPoint) -> str:
+    """Return a line on how the weights are stored, where that is known."""
+    if item.bytes is None:
+        return ""
+    return f"<br>{item.bytes:,} bytes in {escape(item.precision)} ({item.bytes_fraction or 0:.1%})"
 
 
 def _scores(scores: dict[str, float]) -> str:

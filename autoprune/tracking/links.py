@@ -99,13 +99,16 @@ def trials_view(
     """
     key = share_key(info)
     main, scores, rest = f"{key}-front", f"{key}-scores", f"{key}-rest"
+    in_bytes = info.settings.get("objective") == "bytes"
+    size, sizes = ("size/bytes", "Bytes") if in_bytes else ("size/params", "Parameters")
+    bits = ["precision"] if in_bytes else []
     charts = [
         _chart(
             "SCATTER",
             f"{key}-scatter",
             main,
-            displayName="Parameters against retention",
-            xaxis={"key": "size/params", "type": "METRIC"},
+            displayName=f"{sizes} against retention",
+            xaxis={"key": size, "type": "METRIC"},
             yaxis={"key": "retention", "type": "METRIC"},
             runsCountToCompare=500,
         ),
@@ -114,7 +117,7 @@ def trials_view(
             f"{key}-parallel",
             main,
             displayName="Choices against retention",
-            selectedParams=["axis", "recovery", "data_fraction", "fraction"],
+            selectedParams=["axis", *bits, "recovery", "data_fraction", "fraction"],
             selectedMetrics=["retention"],
             showAllRuns=False,
             runsCountToCompare=500,
@@ -129,7 +132,7 @@ def trials_view(
         )
     sections = [
         {
-            **_section(main, f"{info.name}: parameters against retention", shown=True),
+            **_section(main, f"{info.name}: {sizes.lower()} against retention", shown=True),
             "columns": 2,
             "cardHeight": 440,
         },
@@ -147,7 +150,8 @@ def trials_view(
         "selectedColumns": [
             "metrics.`retention`",
             "metrics.`retention_confirmed`",
-            "metrics.`size/params`",
+            f"metrics.`{size}`",
+            *(f"params.`{name}`" for name in bits),
             "params.`axis`",
             "params.`recovery`",
             "params.`data_fraction`",

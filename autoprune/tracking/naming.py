@@ -26,6 +26,7 @@ def trial_params(record: TrialRecord) -> dict[str, str]:
         "data_fraction": record.data_fraction,
         "fraction": _rounded(record.fraction),
         "origin": record.origin,
+        "precision": record.precision or None,
         "recovery": record.recovery or None,
         "seed": record.seed,
     }
@@ -47,6 +48,8 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
         "rung/fidelity": record.fidelity,
         "rung/proxy_kl": record.proxy_kl,
         "size/backbone_removed": record.backbone_removed,
+        "size/bytes": record.bytes,
+        "size/bytes_fraction": record.bytes_fraction,
         "size/fraction": record.fraction,
         "size/params": record.params,
         "work/flops": record.flops,
@@ -93,8 +96,9 @@ def search_params(info: SearchInfo) -> dict[str, str]:
     own: dict[str, object] = {"search": info.name}
     if info.budget is not None:
         own |= {"budget": info.budget.text, "budget_params": info.budget.params}
+        own["budget_bytes"] = info.budget.bytes
     if info.dense is not None:
-        own["dense_params"] = info.dense.params
+        own |= {"dense_params": info.dense.params, "dense_bytes": info.dense.bytes}
     own |= {f"measured/{name}": f"{value:g}" for name, value in info.measured.items()}
     own |= {f"setting/{name}": value for name, value in info.settings.items()}
     return {name: str(value) for name, value in own.items() if value is not None}

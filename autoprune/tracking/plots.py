@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoprune.tracking.records import FrontPoint, KeepMap, SearchSummary, TrialRecord
+from autoprune.tracking.units import size_label, summary_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,12 +36,10 @@ def axis_style(axis: str) -> tuple[str, str, str]:
     return AXES.get(axis, OTHER)
 
 
-def size_unit(params: int) -> tuple[float, str]:
-    """Return the divisor and name of the unit that suits a model of this size."""
-    for divisor, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if params >= divisor:
-            return divisor, name
-    return 1.0, ""
+def point_label(point: FrontPoint, plain: str = "float32") -> str:
+    """Return how a point is named in a plot: its trial, and its precision where that tells."""
+    name = point.baseline or str(point.trial)
+    return name if point.precision in ("", plain) else f"{name} {point.precision}"
 
 
 def comparable(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -73,9 +72,9 @@ def retention_range(summary: SearchSummary, records: Sequence[TrialRecord]) -> t
 
 def left_end(summary: SearchSummary, records: Sequence[TrialRecord]) -> int:
     """Return the smallest size to show."""
-    sizes = [r.params for r in comparable(records) + stopped(records) if r.params]
-    sizes += [p.params for p in (*summary.points, *summary.baselines)]
-    return min([*sizes, summary.budget.params])
+    sizes = [summary.size(r) for r in comparable(records) + stopped(records)]
+    sizes += [summary.size(p) for p in (*summary.points, *summary.baselines)]
+    return min([*sizes, summary.size(summary.budget)])
 
 
 def right_end(left: float, limit: float, dense: float) -> tuple[float, bool]:
@@ -87,24 +86,24 @@ def right_end(left: float, limit: float, dense: float) -> tuple[float, bool]:
 
 
 def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
-    """Draw parameters against retention: trials, confirmed front, baselines, budget, dense."""
+    """Draw sizes against retention: trials, confirmed front, baselines, budget, dense."""
     figure, axes = _figure(10.2, 5.4)
-    divisor, unit = size_unit(summary.dense.params)
+    divisor, unit = summary_unit(summary)
+    dense_x = summary.size(summary.dense) / divisor
     bottom, top = retention_range(summary, records)
-    _draw_trials(axes, records, divisor, bottom)
+    _draw_trials(axes, summary, records, bottom)
     labels = _draw_front(axes, summary, divisor)
     labels += _draw_baselines(axes, summary, divisor)
-    limit = summary.budget.params / divisor
+    limit = summary.size(summary.budget) / divisor
     left = left_end(summary, records) / divisor
-    right = _draw_dense(axes, summary.dense.params / divisor, left, limit, unit)
+    right = _draw_dense(axes, dense_x, left, limit, unit)
     axes.set_xlim(right - (right - left) * 1.05, right)
     axes.set_ylim(bottom, top)
     axes.axvline(limit, color=RULE, ls="--", lw=1.3, zorder=1)
     axes.text(limit, bottom, f" budget {summary.budget.text}", color=RULE, fontsize=9, va="bottom")
-    axes.set_xlabel(f"parameters of the whole model ({unit})" if unit else "parameters")
+    axes.set_xlabel(size_label(summary))
     axes.set_ylabel("retention (1.0 = dense model)")
     axes.set_title(_title(summary), fontsize=11, loc="left")
-    dense_x = summary.dense.params / divisor
     share = axes.secondary_xaxis(
         "top", functions=(lambda x: 100 * x / dense_x, lambda s: s * dense_x / 100)
     )
@@ -124,12 +123,15 @@ def _title(summary: SearchSummary) -> str:
     return f"{name}confirmed Pareto front, 95 % intervals over {max(seeds)} seeds and images"
 
 
-def _draw_trials(axes: Axes, records: Sequence[TrialRecord], divisor: float, bottom: float) -> None:
+def _draw_trials(
+    axes: Axes, summary: SearchSummary, records: Sequence[TrialRecord], bottom: float
+) -> None:
+    divisor, _ = summary_unit(summary)
     early = stopped(records)
     shown = [r for r in early if r.retention is not None and r.retention >= bottom]
     for record in shown:
         axes.plot(
-            [(record.params or 0) / divisor],
+            [summary.size(record) / divisor],
             [record.retention or 0.0],
             axis_style(record.axis)[1],
             mfc="none",
@@ -143,7 +145,7 @@ def _draw_trials(axes: Axes, records: Sequence[TrialRecord], divisor: float, bot
         colour, mark, _ = axis_style(axis)
         of_axis = [r for r in done if r.axis == axis]
         axes.plot(
-            [(r.params or 0) / divisor for r in of_axis],
+            [summary.size(r) / divisor for r in of_axis],
             [r.retention or 0.0 for r in of_axis],
             mark,
             color=colour,
@@ -204,39 +206,41 @@ Label = tuple[float, float, str, str]
 def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
     front = summary.front
     if front:
-        x = [p.params / divisor for p in front]
+        x = [summary.size(p) / divisor for p in front]
         y = [p.retention.mean for p in front]
         axes.plot(x, y, drawstyle="steps-post", color=INK, lw=1.2, alpha=0.7, zorder=4)
     for point in summary.points:
         colour = "#8c8c8c" if point.dominated else axis_style(point.axis)[0]
-        _error_bar(axes, point, divisor, colour, axis_style(point.axis)[1], face=colour)
+        place = summary.size(point) / divisor
+        _error_bar(axes, point, place, colour, axis_style(point.axis)[1], face=colour)
     if front:
         axes.plot([], [], "o", color="white", mec=INK, ms=8, label="confirmed front")
     if len(front) < len(summary.points):
         axes.plot([], [], "o", color="#8c8c8c", mec=INK, ms=8, label="confirmed, dominated")
     return [
-        (p.params / divisor, p.retention.mean, str(p.trial), "#777777" if p.dominated else INK)
+        (summary.size(p) / divisor, p.retention.mean, label, "#777777" if p.dominated else INK)
         for p in summary.points
+        for label in [point_label(p.model_copy(update={"baseline": None}))]
     ]
 
 
 def _draw_baselines(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
     for point in summary.baselines:
-        _error_bar(axes, point, divisor, INK, "D", face="white")
+        _error_bar(axes, point, summary.size(point) / divisor, INK, "D", face="white")
     if summary.baselines:
         axes.plot([], [], "D", color="white", mec=INK, ms=7, label="baseline, confirmed alike")
     return [
-        (p.params / divisor, p.retention.mean, p.baseline or str(p.trial), INK)
+        (summary.size(p) / divisor, p.retention.mean, point_label(p), INK)
         for p in summary.baselines
     ]
 
 
 def _error_bar(
-    axes: Axes, point: FrontPoint, divisor: float, colour: str, mark: str, *, face: str
+    axes: Axes, point: FrontPoint, place: float, colour: str, mark: str, *, face: str
 ) -> None:
     r = point.retention
     axes.errorbar(
-        [point.params / divisor],
+        [place],
         [r.mean],
         yerr=[[max(0.0, r.mean - r.low)], [max(0.0, r.high - r.mean)]],
         fmt=mark,

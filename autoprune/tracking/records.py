@@ -179,12 +179,12 @@ class FrontPoint(Record):
     recovery: str
     data_fraction: FiniteFloat
     backbone_removed: FiniteFloat
-    precision: str = ""
-    bytes: int | None = None
-    bytes_fraction: Figure = None
     retention: Retention
     retention_raw: Figure = None
     scores: dict[str, FiniteFloat] = {}
+    precision: str = ""
+    bytes: int | None = None
+    bytes_fraction: Figure = None
     tied_with: tuple[int, ...] = ()  # trials whose paired interval of the difference holds 0
     dominated: bool = False  # confirmed, but another point is no larger and retains more
     baseline: str | None = None

@@ -16,6 +16,9 @@ COLUMNS = (
     "params",
     "share of the model",
     "backbone removed",
+    "precision",
+    "bytes",
+    "share of the bytes",
     "axis",
     "recovery",
     "data",
@@ -36,7 +39,7 @@ def front_table(summary: SearchSummary) -> tuple[list[str], list[list[Any]]]:
     Scores follow as one column a task.
     """
     tasks = list(summary.dense.scores)
-    points = sorted(summary.points, key=lambda point: point.params)
+    points = summary.by_size(summary.points)
     rows = [_row(point, tasks) for point in (*points, *summary.baselines)]
     return [*COLUMNS, *tasks], rows
 
@@ -48,6 +51,9 @@ def _row(point: FrontPoint, tasks: list[str]) -> list[Any]:
         point.params,
         round(point.fraction, 4),
         round(point.backbone_removed, 4),
+        point.precision,
+        point.bytes,
+        None if point.bytes_fraction is None else round(point.bytes_fraction, 4),
         point.axis,
         point.recovery,
         point.data_fraction,
@@ -96,23 +102,25 @@ def keep_map_json(summary: SearchSummary, records: Iterable[TrialRecord]) -> str
 
 def markdown(summary: SearchSummary) -> str:
     """Return the description of a search's run: the confirmed front, and what to do with it."""
-    budget, dense = summary.budget, summary.dense
+    budget, dense = summary.size(summary.budget), summary.size(summary.dense)
+    unit = "bytes in float32" if summary.objective == "bytes" else "parameters"
     lines = [
-        f"**{summary.name}**: budget {budget.text} = {budget.params:,} of {dense.params:,} "
-        "parameters.",
+        f"**{summary.name}**: budget {summary.budget.text} = {budget:,} of {dense:,} {unit}.",
         "",
     ]
     if not summary.front:
         return "\n".join([*lines, "No confirmed front yet."])
     lines += [
-        "| trial | parameters | share | axis | recovery | data | retention (95 %) |",
-        "|---|---:|---:|---|---|---:|---|",
+        "| trial | parameters | share | bytes | bits | axis | recovery | data | retention (95 %) |",
+        "|---|---:|---:|---:|---|---|---|---:|---|",
     ]
     for point in (*summary.front, *summary.baselines):
         r = point.retention
         name = f"{point.name} ({point.baseline})" if point.baseline else point.name
         lines.append(
-            f"| {name} | {point.params:,} | {point.fraction:.1%} | {point.axis} | "
+            f"| {name} | {point.params:,} | {point.fraction:.1%} | "
+            f"{'' if point.bytes is None else f'{point.bytes:,}'} | {point.precision} | "
+            f"{point.axis} | "
             f"{point.recovery} | {point.data_fraction:.0%} | "
             f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds |"
         )

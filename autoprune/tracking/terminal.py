@@ -13,10 +13,10 @@ from autoprune.tracking.plots import (
     left_end,
     retention_range,
     right_end,
-    size_unit,
     stopped,
 )
 from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.units import byte_unit, size_unit
 
 COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}
 MARKS = {"width": "w", "depth": "d", "hybrid": "h"}
@@ -33,11 +33,24 @@ def params_text(params: int) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{unit}"
 
 
+def bytes_text(count: int) -> str:
+    """Return bytes as people say them, in three figures: 847KiB, 1.19MiB, 12.3GiB."""
+    divisor, unit = byte_unit(count)
+    value = count / divisor
+    return f"{value:.{0 if value >= 100 or divisor == 1 else 1 if value >= 10 else 2}f}{unit}"
+
+
+def size_text(count: int, objective: str) -> str:
+    """Return a size in the unit of an objective as people say it."""
+    return bytes_text(count) if objective == "bytes" else params_text(count)
+
+
 def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool = False) -> Table:
     """Return the confirmed front as a table for 80 columns, baselines below it.
 
     `model` is the share of the whole model that is kept, `cut` the share of the backbone that
-    is removed.
+    is removed. Where sizes are in bytes, `stored` are those of the weights, `bits` what they are
+    stored in, and `model` the share of the dense model's bytes.
 
     Args:
         summary: The search.
@@ -51,7 +64,8 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
         padding=0,
         show_edge=False,
     )
-    for name in ("trial", "params", "model", "cut"):
+    sizes = ("stored", "model", "bits", "params") if summary.objective == "bytes" else None
+    for name in ("trial", *(sizes or ("params", "model")), "cut"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("axis", no_wrap=True)
     table.add_column("recovery", overflow="fold")
@@ -62,13 +76,13 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     table.add_column("", overflow="fold")
     points = summary.front
     if dominated:
-        points = tuple(sorted(summary.points, key=lambda point: point.params))
+        points = summary.by_size(summary.points)
     for point in points:
-        table.add_row(*_cells(point, wide=wide), style="dim" if point.dominated else "")
+        table.add_row(*_cells(summary, point, wide=wide), style="dim" if point.dominated else "")
     if summary.baselines:
         table.add_section()
         for point in summary.baselines:
-            table.add_row(*_cells(point, wide=wide), style="dim")
+            table.add_row(*_cells(summary, point, wide=wide), style="dim")
     return table
 
 
@@ -76,9 +90,10 @@ def _caption(summary: SearchSummary) -> Text:
     budget, dense = summary.budget, summary.dense
     caption = Text(style="not italic")
     caption.append(f"{summary.name}  " if summary.name else "", style="bold")
+    said = [size_text(summary.size(item), summary.objective) for item in (budget, dense)]
     caption.append(
-        f"budget {budget.text} = {params_text(budget.params)} of {params_text(dense.params)} "
-        "parameters"
+        f"budget {budget.text} = {said[0]} of {said[1]} "
+        + ("in float32" if summary.objective == "bytes" else "parameters")
     )
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
@@ -88,7 +103,18 @@ def _caption(summary: SearchSummary) -> Text:
     return caption
 
 
-def _cells(point: FrontPoint, *, wide: bool) -> list[str | Text]:
+def _size_cells(summary: SearchSummary, point: FrontPoint) -> list[str]:
+    if summary.objective == "bytes":
+        return [
+            bytes_text(point.bytes or 0),
+            f"{point.bytes_fraction or 0:.1%}",
+            point.precision,
+            params_text(point.params),
+        ]
+    return [params_text(point.params), f"{point.fraction:.1%}"]
+
+
+def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str | Text]:
     r = point.retention
     notes = []
     if point.baseline:
@@ -101,8 +127,7 @@ def _cells(point: FrontPoint, *, wide: bool) -> list[str | Text]:
     retention.append(f" {r.low:.3f}–{r.high:.3f}", style="not bold")
     return [
         str(point.trial),
-        params_text(point.params),
-        f"{point.fraction:.1%}",
+        *_size_cells(summary, point),
         f"{point.backbone_removed:.0%}",
         Text(point.axis, style=COLOURS.get(point.axis, "magenta")),
         point.recovery,
@@ -150,39 +175,40 @@ def front_plot(
     height: int = 15,
     unicode: bool = True,
 ) -> Text:
-    """Return parameters against retention as text, ``height`` lines and an axis below.
+    """Return sizes against retention as text, ``height`` lines and an axis below.
 
     Trials are small letters of their axis, the confirmed front is filled with its intervals,
     baselines are diamonds, the budget is a dotted column and the dense model a dashed row.
     """
     marks = UNICODE if unicode else ASCII
     left = left_end(summary, records)
-    right, far = right_end(left, summary.budget.params, summary.dense.params)
+    right, far = right_end(left, summary.size(summary.budget), summary.size(summary.dense))
     canvas = _Canvas(
         width, height, (right - 1.05 * (right - left), right), retention_range(summary, records)
     )
     _draw_rules(canvas, summary, marks, far)
     for record in stopped(records):
-        canvas.put(record.params or 0, record.retention or 0, marks["stop"], "dim")
+        canvas.put(summary.size(record), record.retention or 0, marks["stop"], "dim")
     for record in comparable(records):
         mark = MARKS.get(record.axis, "x")
         style = COLOURS.get(record.axis, "magenta")
-        canvas.put(record.params or 0, record.retention or 0, mark, f"dim {style}")
+        canvas.put(summary.size(record), record.retention or 0, mark, f"dim {style}")
     for point in summary.baselines:
-        canvas.put(point.params, point.retention.mean, marks["base"], "bold")
+        canvas.put(summary.size(point), point.retention.mean, marks["base"], "bold")
     for point in summary.front:
-        _draw_interval(canvas, point, marks)
+        _draw_interval(canvas, summary.size(point), point, marks)
     for point in summary.front:
         style = f"bold {COLOURS.get(point.axis, 'magenta')}"
-        canvas.put(point.params, point.retention.mean, marks["front"], style)
+        canvas.put(summary.size(point), point.retention.mean, marks["front"], style)
     return _with_axes(canvas, summary, marks, bool(stopped(records)))
 
 
 def _draw_rules(canvas: _Canvas, summary: SearchSummary, marks: dict[str, str], far: bool) -> None:
-    row, column = canvas.row(1.0), canvas.column(summary.budget.params)
+    row, column = canvas.row(1.0), canvas.column(summary.size(summary.budget))
     if row is not None:
         canvas.cells[row] = [(marks["dense"], "dim")] * canvas.width
-        text = f" dense {params_text(summary.dense.params)} " + (">" if far else "")
+        size = size_text(summary.size(summary.dense), summary.objective)
+        text = f" dense {size} " + (">" if far else "")
         start = canvas.width - len(text)
         canvas.cells[row][start:] = [(character, "dim") for character in text]
     if column is not None:
@@ -191,8 +217,8 @@ def _draw_rules(canvas: _Canvas, summary: SearchSummary, marks: dict[str, str], 
                 line[column] = (marks["limit"], "red")
 
 
-def _draw_interval(canvas: _Canvas, point: FrontPoint, marks: dict[str, str]) -> None:
-    column = canvas.column(point.params)
+def _draw_interval(canvas: _Canvas, size: int, point: FrontPoint, marks: dict[str, str]) -> None:
+    column = canvas.column(size)
     top, bottom = canvas.row(point.retention.high), canvas.row(point.retention.low)
     if column is None or top is None or bottom is None:
         return
@@ -228,7 +254,7 @@ def _ticks(canvas: _Canvas, summary: SearchSummary, count: int = 5) -> str:
     line = [" "] * canvas.width
     for index in range(count):
         value = low + (high - low) * index / (count - 1)
-        label = params_text(round(value))
+        label = size_text(round(value), summary.objective)
         start = round((canvas.width - len(label)) * index / (count - 1))
         line[start : start + len(label)] = label
     return "".join(line)

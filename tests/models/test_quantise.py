@@ -17,6 +17,7 @@ from autoprune.models.arrays import state_arrays
 from autoprune.models.backbone import backbone_of
 from autoprune.models.checkpoint import save_checkpoint
 from autoprune.models.loading import inspect_model, load_model
+from autoprune.models.precision import PRECISIONS
 from autoprune.models.quantise import dequantise, is_quantised, quantise, quantised_copy
 from autoprune.models.shape import spec_of
 from autoprune.pruning.plan import LayerPlan, PruningPlan
@@ -70,6 +71,26 @@ def test_widths_that_groups_do_not_suit_are_left_and_named() -> None:
     assert done.left == (left,)
     assert left in model.config.quantization_config.modules_to_not_convert
     assert quantise(pruned_model(), "int8").left == ()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 128])
+@pytest.mark.parametrize("columns", [1, 2, 16, 27, 32])
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_every_shape_is_stored_as_its_row_of_the_table_says(
+    precision: str, columns: int, rows: int
+) -> None:
+    storage = PRECISIONS[precision].storage
+    assert storage is not None
+    linear = torch.nn.Linear(columns, rows)
+    if not storage.fits(columns):
+        assert columns == 1 or columns % storage.group
+        return
+    module._QUANTISE[precision](linear)
+    stored = {
+        name: tuple(getattr(linear.weight, name.removeprefix("_weight_")).shape)
+        for name in storage.tensors(rows, columns)
+    }
+    assert stored == {n: shape for n, (_, shape) in storage.tensors(rows, columns).items()}
 
 
 def test_a_copy_shares_what_is_not_quantised_and_leaves_its_model_alone() -> None:

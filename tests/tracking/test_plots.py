@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tracking_fakes import fake_summary, fake_trial, fake_trials
+from tracking_fakes import fake_byte_summary, fake_summary, fake_trial, fake_trials
 
-from autoprune.tracking.interactive import pareto_html
+from autoprune.tracking.interactive import pareto_figure, pareto_html
 from autoprune.tracking.plots import keep_map_png, pareto_png, right_end
 from autoprune.tracking.records import Budget, KeepMap, SearchSummary, TrialRecord
 
@@ -32,6 +32,7 @@ def cases() -> dict[str, tuple[SearchSummary, list[TrialRecord]]]:
         "only failures": (bare, [fake_trial(0, "failed")]),
         "deep": (summary, [r.model_copy(update={"keep": deep}) for r in records]),
         "many": (fake_summary(many := fake_trials(300, seed=3)), many),
+        "bytes": (fake_byte_summary(records), records),
         "no keep maps": (summary, [r.model_copy(update={"keep": None}) for r in records]),
     }
 
@@ -55,6 +56,23 @@ def test_the_page_needs_no_network(tmp_path: Path) -> None:
     assert "<script src=" not in text
     assert "trial-0018" in text
     assert "not comparable" in text
+
+
+def test_bytes_are_the_axis_where_they_are_the_objective(tmp_path: Path) -> None:
+    records = fake_trials()
+    for summary, says, other in (
+        (fake_byte_summary(records), "stored weights of the whole model (MiB)", "parameters of"),
+        (fake_summary(records), "parameters of the whole model", "stored weights"),
+    ):
+        figure = pareto_figure(summary, records)
+        assert says in figure.layout.xaxis.title.text
+        assert other not in figure.layout.xaxis.title.text
+        low, high = figure.layout.xaxis.range
+        front = next(trace for trace in figure.data if trace.name == "confirmed front")
+        assert all(low < x < high for x in front.x)
+        assert list(front.x) == sorted(front.x)
+    bits = next(t for t in pareto_figure(fake_byte_summary(records), records).data if t.text)
+    assert any("int4" in text or "int8" in text for text in bits.text)
 
 
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import io
 
 import pytest
 from rich.console import Console
-from tracking_fakes import fake_summary, fake_trials
+from tracking_fakes import fake_byte_summary, fake_summary, fake_trials
 
-from autoprune.tracking.terminal import front_plot, front_table, params_text
+from autoprune.tracking.terminal import bytes_text, front_plot, front_table, params_text
 
 
 def shown(renderable: object, width: int = 80) -> str:
@@ -27,6 +27,26 @@ def test_the_table_fits_eighty_columns() -> None:
         assert f"{r.mean:.3f} {r.low:.3f}–{r.high:.3f}" in text
     for word in ("budget 60%", "3 seeds", "paper-depth", "dominated", "ties", "sft+hidden/full"):
         assert word in text
+
+
+def test_bytes_and_bits_stand_in_the_table_where_they_are_the_objective() -> None:
+    records = fake_trials()
+    summary = fake_byte_summary(records)
+    text = shown(front_table(summary, dominated=True))
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("stored", "bits", "params", "int4", "int8", "budget 5MiB-bytes = 5.00MiB of 7.85"):
+        assert word in text
+    sizes = [point.bytes for point in summary.front]
+    assert sizes == sorted(sizes)
+    assert "dense 7.85MiB" in shown(front_plot(summary, records))
+    assert "bits" not in shown(front_table(fake_summary(records)))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(512, "512B"), (2**20, "1.00MiB"), (25 * 2**30, "25.0GiB")]
+)
+def test_bytes_as_people_say_them(count: int, text: str) -> None:
+    assert bytes_text(count) == text
 
 
 def test_dominated_points_are_left_out_unless_asked_for() -> None:

@@ -22,6 +22,7 @@ from autoprune.tracking.records import (
 DENSE = 2_058_944
 BACKBONE = 1_700_000
 TASKS = ("digits_read", "digits_color", "digits_where", "digits_count", "digits_sum")
+BYTES = {"float32": 4.0, "int8": 1.6, "int4": 1.1}  # a parameter, on average
 LAYERS, HEADS, CHANNELS = 10, 4, 352
 
 
@@ -55,6 +56,7 @@ def fake_trial(number: int, state: str = "complete", *, seed: int = 0) -> TrialR
     if state == "running":
         fidelity = 1 / 3
     known = state != "failed"
+    precision = "float32" if number < 3 else list(BYTES)[number % 3]
     return TrialRecord(
         trial=number,
         state=state,  # type: ignore[arg-type]
@@ -67,6 +69,9 @@ def fake_trial(number: int, state: str = "complete", *, seed: int = 0) -> TrialR
         keep=fake_keep(rng, axis, fraction),
         params=params,
         fraction=params / DENSE,
+        precision=precision,
+        bytes=int(params * BYTES[precision]),
+        bytes_fraction=params * BYTES[precision] / (4 * DENSE),
         backbone_removed=(DENSE - params) / BACKBONE,
         rung=round(fidelity * 3),
         fidelity=fidelity,
@@ -102,6 +107,9 @@ def fake_point(record: TrialRecord, *, shrink: float = 0.01, **changes: object) 
         retention=Retention(mean=mean, low=mean - 0.03, high=mean + 0.025, seeds=3),
         retention_raw=record.retention_raw,
         scores=record.scores,
+        precision=record.precision,
+        bytes=record.bytes,
+        bytes_fraction=record.bytes_fraction,
     )
     return point.model_copy(update=changes)
 
@@ -129,6 +137,23 @@ def fake_summary(records: list[TrialRecord] | None = None, *, name: str = "demo"
         shrinkage=0.012,
         seconds=312.0,
         versions={"autoprune": "0.1.0", "torch": "2.15.0"},
+    )
+
+
+def fake_byte_summary(records: list[TrialRecord]) -> SearchSummary:
+    """The same trials, with bytes as the objective: every confirmed one is a point."""
+    done = sorted((r for r in records if r.state == "complete"), key=lambda r: r.bytes or 0)
+    points = []
+    for record in done:
+        higher = any((p.retention.mean >= (record.retention or 0) - 0.01) for p in points)
+        points.append(fake_point(record, dominated=higher))
+    return fake_summary(records).model_copy(
+        update={
+            "objective": "bytes",
+            "dense": Dense(params=DENSE, bytes=4 * DENSE, scores=dict.fromkeys(TASKS, 0.95)),
+            "budget": Budget(text="5MiB-bytes", params=DENSE, fraction=1.0, bytes=5 * 2**20),
+            "points": tuple(points),
+        }
     )
 
 

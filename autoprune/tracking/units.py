@@ -1,0 +1,35 @@
+"""The units that sizes are shown in: parameters by thousands, bytes by 1024."""
+
+from __future__ import annotations
+
+from autoprune.tracking.records import SearchSummary
+
+
+def size_unit(params: int) -> tuple[float, str]:
+    """Return the divisor and name of the unit that suits a model of this size."""
+    for divisor, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if params >= divisor:
+            return divisor, name
+    return 1.0, ""
+
+
+def byte_unit(count: int) -> tuple[float, str]:
+    """Return the divisor and name of the unit that suits so many bytes."""
+    for divisor, name in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
+        if count >= divisor:
+            return divisor, name
+    return 1.0, "B"
+
+
+def summary_unit(summary: SearchSummary) -> tuple[float, str]:
+    """Return the divisor and name of the unit that suits a search's sizes."""
+    dense = summary.size(summary.dense)
+    return byte_unit(dense) if summary.objective == "bytes" else size_unit(dense)
+
+
+def size_label(summary: SearchSummary) -> str:
+    """Return what the axis of sizes shows."""
+    unit = summary_unit(summary)[1]
+    if summary.objective == "bytes":
+        return f"stored weights of the whole model ({unit})"
+    return f"parameters of the whole model ({unit})" if unit else "parameters"
