@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from autoprune.models.families import text_config, wrapper_of
+from autoprune.cost.vision import vision_flops
+from autoprune.models.families import text_config
 from autoprune.models.shape import BackboneSpec, LayerShape, meta_model, spec_of
 
 # FLOPs of a backward pass relative to the forward pass: gradients of activations cost one
@@ -107,47 +108,23 @@ def layer_flops(spec: BackboneSpec, shape: LayerShape, context: int) -> float:
     return 2.0 * (linear + attention)
 
 
-def flops_of(config: Any) -> ModelFlops:
-    """Return the FLOPs of a model's parts, read off its configuration on the meta device."""
+def flops_of(config: Any, image_tokens: float | None = None) -> ModelFlops:
+    """Return the FLOPs of a model's parts, read off its configuration on the meta device.
+
+    Args:
+        config: of the whole model.
+        image_tokens: that an image becomes in the decoder, where that depends on the image.
+    """
     model = meta_model(config)
-    wrapper = wrapper_of(config)
     text = text_config(config)
-    projector = vision = 0.0
-    image_tokens = 0
-    if wrapper.projector is not None:
-        tower = config.vision_config
-        patches = (tower.image_size // tower.patch_size) ** 2
-        tokens = patches + _has_class_token(model)
-        inside = model.get_submodule(wrapper.projector)
-        # The strategy "default" cuts off the first token, whatever it is.
-        cut = getattr(config, "vision_feature_select_strategy", "default") == "default"
-        image_tokens = tokens - cut
-        projector = 2.0 * image_tokens * _linear_weights(inside)
-        vision = _tower_flops(tower, patches, tokens)
+    vision = vision_flops(model, image_tokens)
     return ModelFlops(
         spec=spec_of(model),
         head=2.0 * text.hidden_size * text.vocab_size,
-        projector=projector,
-        vision=vision,
-        image_tokens=image_tokens,
+        projector=vision.projector,
+        vision=vision.tower,
+        image_tokens=vision.image_tokens,
     )
-
-
-def _tower_flops(tower: Any, patches: int, tokens: int) -> float:
-    """Return the FLOPs of a ViT on one image: patch convolution, linears and attention."""
-    size = tower.hidden_size
-    convolution = 2.0 * patches * size * 3 * tower.patch_size**2
-    layer = 2.0 * tokens * (4 * size * size + 2 * size * tower.intermediate_size)
-    attention = 4.0 * tokens * tokens * size
-    return convolution + tower.num_hidden_layers * (layer + attention)
-
-
-def _has_class_token(model: Any) -> bool:
-    return any(name.endswith("class_embedding") for name, _ in model.named_parameters())
-
-
-def _linear_weights(module: Any) -> int:
-    return sum(p.numel() for name, p in module.named_parameters() if name.endswith("weight"))
 
 
 def _weights_of_channel(spec: BackboneSpec) -> int:

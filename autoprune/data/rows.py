@@ -86,6 +86,15 @@ class EncodedSet:
         return bool(np.diff(self.image_rows, axis=1).any())
 
     @property
+    def image_tokens(self) -> float:
+        """Tokens that an image becomes, on average; 0 without images."""
+        last = self.image_rows.max(initial=0)
+        rows = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        shown = np.bincount(rows[self.input_ids == self.image_token_id], minlength=len(self))
+        with_image = np.diff(self.image_rows, axis=1)[:, 0] > 0
+        return float(shown[with_image].mean()) if last and with_image.any() else 0.0
+
+    @property
     def has_pixels(self) -> bool:
         """Whether the images themselves are at hand."""
         return self.pixel_values is not None or bool(self.extras)

@@ -151,16 +151,19 @@ class _Exam:
         self.device = Resources(gpus=gpus).device()
         self.specs, self.split, self.on_stage = specs, split, on_stage
         on_stage(f"write the tasks of split {split}")
-        self.folder = materialise(load_split(split, samples), specs, folder)
+        self.samples = load_split(split, samples)
+        self.folder = materialise(self.samples, specs, folder)
 
     def score(self, ref: str, named: Any) -> tuple[int, TaskScores]:
         """Return a model's parameters and its scores; the model is not kept."""
+        from autoprune.data.encoding import encode_for
         from autoprune.evaluation.bridge import Evaluator
         from autoprune.models.loading import load_model
 
         self.on_stage(f"load {ref}")
         loaded = load_model(ref, device=self.device, named=named)
-        evaluator = Evaluator(loaded.processor, self.folder, self.specs)
+        encoded = encode_for(loaded.config, self.samples, loaded.processor)
+        evaluator = Evaluator(loaded.processor, self.folder, self.specs, encoded=encoded)
         self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")
         return loaded.spec.total_params, evaluator.evaluate(loaded.model)
 

@@ -20,6 +20,7 @@ from autoprune.data.encoding import EncodedSet, encode_for
 from autoprune.data.samples import SampleSet
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
+from autoprune.evaluation.retention import retention
 from autoprune.evaluation.tasks import TaskSpec, materialise
 from autoprune.models.arrays import state_arrays
 from autoprune.models.loading import Inspected, Loaded, inspect_model, load_model
@@ -157,6 +158,8 @@ def prepare(
         split: _exam(stage, dense, load_split(split, size), split, wanted.tasks, folder)
         for split, size in wanted.splits
     }
+    for exam in exams.values():
+        retention(exam.dense, exam.dense)  # refuses a model at chance before any trial starts
     return Assets(
         ref=wanted.model,
         identity=dense.identity,

@@ -73,7 +73,8 @@ class Bench:
         self.teacher = open_teacher(
             assets.teacher, self.device, partial(dense_model, assets, self.device)
         )
-        self.flops: ModelFlops = flops_of(assets.config)
+        tokens = assets.train.image_tokens or None
+        self.flops: ModelFlops = flops_of(assets.config, tokens)
 
     def start(self, candidate: Candidate) -> CandidateRun:
         """Prune the dense model to ``candidate``, ready to recover."""
@@ -213,14 +214,16 @@ class CandidateRun:
             shapes,
             scope=recipe.scope,
             checkpointing=recipe.checkpointing,
-            **_lengths(self.assets.train),  # type: ignore[arg-type]
+            vision=self.assets.train.whole,
+            **_lengths(self.assets.train),
         )
         self._counted = samples
         scored = [self.assets.probe]
         if split is not None:
             scored.append(self.assets.exams[split].encoded)
         for encoded in scored:
-            work += len(encoded) * cost.forward(shapes, vision=False, **_lengths(encoded))
+            # A model that is run whole has no features to keep: its tower runs each time.
+            work += len(encoded) * cost.forward(shapes, vision=encoded.whole, **_lengths(encoded))
         return work
 
     @contextmanager
@@ -230,10 +233,11 @@ class CandidateRun:
         self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _lengths(encoded: EncodedSet) -> dict[str, int]:
+def _lengths(encoded: EncodedSet) -> dict[str, Any]:
     """Return the mean length of a row and how many of its positions predict an answer."""
     rows = max(1, len(encoded))
     return {
         "tokens": round(len(encoded.input_ids) / rows),
         "predicted": round(encoded.num_answer_tokens / rows),
+        "images": int(encoded.has_images),
     }

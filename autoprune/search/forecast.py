@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from autoprune.cost.flops import ModelFlops, flops_of
-from autoprune.data.encoding import encode
+from autoprune.cost.flops import ModelFlops, flops_of, layer_flops
+from autoprune.data.encoding import encode_for
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import Inspected, load_processor
-from autoprune.models.shape import LayerShape
+from autoprune.models.shape import BackboneSpec, LayerShape
 from autoprune.pipeline.prepare import (
     CALIBRATION_ROWS,
     PROBE_IMAGES,
@@ -98,10 +98,13 @@ class Speed:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Means over samples."""
+    """Means over rows of an encoded set, and rows and questions of a sample."""
 
     tokens: int
     predicted: int
+    image_tokens: float
+    whole: bool
+    rows: float
     questions: int
 
 
@@ -118,17 +121,21 @@ def forecast(
         half: share of the backbone that a candidate keeps on average.
     """
     lengths = _lengths(dense)
-    cost = flops_of(dense.config)
+    cost = flops_of(dense.config, lengths.image_tokens or None)
     resources = Resources(cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
-    speed = measure_speed(dense.config, lengths.tokens, resources)
+    speed = measure_speed(dense.config, dense.spec, lengths.tokens, resources)
     full = dense.spec.layers
     kept = tuple(_scaled(shape, half) for shape in full)
 
     def forward(shapes: tuple[LayerShape, ...], samples: float, vision: bool = False) -> float:
         flops = cost.forward(
-            shapes, tokens=lengths.tokens, predicted=lengths.predicted, vision=vision
+            shapes,
+            tokens=lengths.tokens,
+            predicted=lengths.predicted,
+            images=int(lengths.image_tokens > 0),
+            vision=vision or lengths.whole,
         )
-        return samples * flops * speed.forward
+        return samples * lengths.rows * flops * speed.forward
 
     def score(shapes: tuple[LayerShape, ...], samples: int) -> float:
         return forward(shapes, samples) + samples * lengths.questions * SECONDS_A_QUESTION
@@ -144,7 +151,8 @@ def forecast(
     points = min(settings.confirm_points, settings.trials) + beside
     runs = points * settings.confirm_seeds
     prepare = START_SECONDS
-    prepare += wanted.calibration_images * _step(cost, full, lengths) * speed.training
+    calibration = wanted.calibration_images * lengths.rows
+    prepare += calibration * _step(cost, full, lengths) * speed.training
     prepare += forward(full, wanted.train_images, vision=True)
     prepare += sum(score(full, n) + forward(full, n, vision=True) for n in images.values())
     return Forecast(
@@ -175,16 +183,19 @@ def memory(dense: Inspected, most: int, tokens: int) -> Memory:
     )
 
 
-def measure_speed(config: Any, tokens: int, resources: Resources, batch: int = 16) -> Speed:
+def measure_speed(
+    config: Any, spec: BackboneSpec, tokens: int, resources: Resources, batch: int = 16
+) -> Speed:
     """Time one decoder layer of a model's shape, forward and backward.
 
     Args:
         config: of the whole model.
+        spec: its shape.
         tokens: length of a sample.
         resources: of one trial.
         batch: samples of a forward pass.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModel
 
     device = resources.claim()
     one = copy.deepcopy(text_config(config))
@@ -193,8 +204,8 @@ def measure_speed(config: Any, tokens: int, resources: Resources, batch: int = 1
     one.pad_token_id = one.bos_token_id = one.eos_token_id = None
     if getattr(one, "layer_types", None):
         one.layer_types = one.layer_types[:1]
-    model = AutoModelForCausalLM.from_config(one).to(device)
-    layer_flops = flops_of(one).decoder([_shape_of(one)], tokens=batch * tokens, context=tokens)
+    model = AutoModel.from_config(one).to(device)
+    flops = batch * tokens * layer_flops(spec, _shape_of(one), tokens)
     embeds = torch.randn(batch, tokens, one.hidden_size, device=device)
     seconds: dict[bool, float] = {}
     for training in (False, True):
@@ -202,14 +213,14 @@ def measure_speed(config: Any, tokens: int, resources: Resources, batch: int = 1
         for _ in range(4):
             start = time.perf_counter()
             with torch.set_grad_enabled(training):
-                states = model.get_decoder()(inputs_embeds=embeds).last_hidden_state
+                states = model(inputs_embeds=embeds).last_hidden_state
                 if training:
                     states.sum().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
         seconds[training] = sorted(times)[1]
-    return Speed(seconds[False] / layer_flops, seconds[True] / (3 * layer_flops))
+    return Speed(seconds[False] / flops, seconds[True] / (3 * flops))
 
 
 def _shape_of(text: Any) -> LayerShape:
@@ -225,17 +236,28 @@ def _scaled(shape: LayerShape, share: float) -> LayerShape:
 
 
 def _step(cost: ModelFlops, shapes: tuple[LayerShape, ...], lengths: _Lengths) -> float:
-    return cost.step(shapes, tokens=lengths.tokens, predicted=lengths.predicted, scope="full")
+    return cost.step(
+        shapes,
+        tokens=lengths.tokens,
+        predicted=lengths.predicted,
+        scope="full",
+        images=int(lengths.image_tokens > 0),
+        vision=lengths.whole,
+    )
 
 
 def _lengths(dense: Inspected) -> _Lengths:
     """Read mean lengths off a few samples, tokenised by the model's own processor."""
     vision = wrapper_of(dense.config).projector is not None
-    encoded = encode(load_split("search", _SAMPLE), load_processor(dense.directory, vision))
+    processor = load_processor(dense.directory, vision)
+    encoded = encode_for(dense.config, load_split("search", _SAMPLE), processor)
     rows = len(encoded)
     return _Lengths(
         tokens=round(len(encoded.input_ids) / rows),
         predicted=round(encoded.num_answer_tokens / rows),
+        image_tokens=encoded.image_tokens,
+        whole=encoded.whole,
+        rows=rows / _SAMPLE,
         questions=round(sum(len(s.turns) for s in load_split("search", _SAMPLE)) / _SAMPLE),
     )
 
@@ -244,7 +266,8 @@ def _disk(
     dense: Inspected, settings: SearchSettings, wanted: Preparation, lengths: _Lengths, half: float
 ) -> int:
     spec = dense.spec
-    states = wanted.train_images * lengths.predicted * spec.hidden_size * 2
+    answers = wanted.train_images * lengths.rows * lengths.predicted
+    states = round(answers) * spec.hidden_size * 2
     cache = min(states, settings.cache_bytes)
     small = spec.outside_params + half * spec.backbone_params
     kept = settings.confirm_points * small * 4 if settings.keep else 0.0

@@ -1,0 +1,117 @@
+"""Floating-point operations from pixels to the decoder's image tokens, for any vision tower.
+
+A tower is counted by its weights: each linear layer and convolution acts once on every position.
+Attention is counted over all positions of a tile, also where a tower looks at windows in some
+layers, which is an upper bound then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from autoprune.models.families import wrapper_of
+
+SIDE = 448
+"""Pixels of an image's side, where a tower takes images of any size and nothing else is known."""
+
+
+@dataclass(frozen=True)
+class VisionFlops:
+    """What an image costs, and what it becomes.
+
+    Attributes:
+        tower: FLOPs of the vision tower for one image.
+        projector: FLOPs of the projector for one image.
+        image_tokens: tokens of it in the decoder.
+    """
+
+    tower: float = 0.0
+    projector: float = 0.0
+    image_tokens: int = 0
+
+
+def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
+    """Count an image's way to the decoder.
+
+    Args:
+        model: of the whole model, on any device (the meta device will do).
+        image_tokens: tokens that an image becomes in the decoder, where that is known; by
+            default those of one tile, or of a square image of :data:`SIDE` pixels.
+    """
+    config = model.config
+    wrapper = wrapper_of(config)
+    if wrapper.projector is None:
+        return VisionFlops()
+    between = [model.get_submodule(path) for path in (wrapper.projector, *wrapper.beside)]
+    vision = config.vision_config
+    patches = _patches(vision, image_tokens)
+    seen = patches + _class_tokens(model)  # positions of a tile in the tower
+    strategy = getattr(config, "vision_feature_select_strategy", None)
+    # The strategy "default" cuts off the first token, whatever it is.
+    handed = (seen - (strategy == "default")) if strategy is not None else patches
+    tile_tokens = handed / _positions_a_token(config, handed)
+    tokens = tile_tokens if image_tokens is None else image_tokens
+    tiles = tokens / tile_tokens
+    weights = convolutions = 0
+    for module in _tower_modules(model, between):
+        if isinstance(module, nn.Linear):
+            weights += module.weight.numel()
+        elif isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            convolutions += module.weight.numel()
+    layers = getattr(vision, "num_hidden_layers", None) or vision.depth
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    tile = 2.0 * (weights * seen + convolutions * patches) + 4.0 * seen**2 * width * layers
+    return VisionFlops(
+        tower=tiles * tile,
+        projector=2.0 * tokens * sum(_matrices(module) for module in between),
+        image_tokens=round(tokens),
+    )
+
+
+def _patches(vision: Any, image_tokens: float | None) -> int:
+    """Return the patches of a tile; of the whole image where the tower takes any size."""
+    if not getattr(vision, "image_size", None) and image_tokens is not None:
+        return round(image_tokens * vision.spatial_merge_size**2)
+    size, patch = (
+        value if isinstance(value, (list, tuple)) else (value, value)
+        for value in (getattr(vision, "image_size", None) or SIDE, vision.patch_size)
+    )
+    return int((size[0] // patch[0]) * (size[1] // patch[1]))
+
+
+def _positions_a_token(config: Any, handed: int) -> float:
+    """Return how many of the tower's positions become one token of the decoder."""
+    merge = getattr(config.vision_config, "spatial_merge_size", None)
+    merge = merge or getattr(config, "scale_factor", None)
+    if merge:
+        return float(merge) ** 2
+    if ratio := getattr(config, "downsample_ratio", None):
+        return 1 / float(ratio) ** 2
+    pooled = getattr(config, "mm_tokens_per_image", None)
+    return handed / pooled if pooled else 1.0
+
+
+def _class_tokens(model: nn.Module) -> int:
+    return int(
+        any(name.endswith(("class_embedding", "cls_token")) for name, _ in model.named_parameters())
+    )
+
+
+def _tower_modules(model: Any, between: list[nn.Module]) -> list[nn.Module]:
+    """Return what is neither decoder, head nor projector, nor a head that the tower has."""
+    others = {id(model.get_output_embeddings()), id(model.get_decoder())}
+    others |= {id(module) for part in [model.get_decoder(), *between] for module in part.modules()}
+    unused = {
+        id(inner)
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] == "head"
+        for inner in module.modules()
+    }
+    return [module for module in model.modules() if id(module) not in others | unused]
+
+
+def _matrices(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() == 2)
