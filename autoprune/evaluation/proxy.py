@@ -23,6 +23,7 @@ def kl_to_dense(
     teacher_hidden: np.ndarray | torch.Tensor,
     teacher_head: np.ndarray | torch.Tensor,
     *,
+    teacher_bias: np.ndarray | None = None,
     features: np.ndarray | torch.Tensor | None = None,
     batch_size: int = 16,
 ) -> float:
@@ -37,6 +38,7 @@ def kl_to_dense(
         teacher_hidden: ``[answer tokens of the whole set, hidden]``, the dense model's final-norm
             states where each answer token is predicted, in the order of ``answer_offsets``.
         teacher_head: ``[vocabulary, hidden]``, the dense model's output embedding.
+        teacher_bias: ``[vocabulary]``, the bias of that embedding, where it has one.
         features: ``[images, tokens, dim]``, the projector's inputs; None computes them.
         batch_size: rows a batch.
 
@@ -53,13 +55,14 @@ def kl_to_dense(
     if isinstance(teacher_head, np.ndarray):
         teacher_head = torch.from_numpy(teacher_head.copy())  # shared arrays are read-only
     dense_head = teacher_head.to(device, torch.float32)
+    bias = 0.0 if teacher_bias is None else torch.tensor(teacher_bias).to(device, torch.float32)
     total, count = 0.0, 0
     output = head(model)
     for batch in batches(encoded, indices, batch_size, device, pixels=features is None):
         states = answer_states(model, batch, batch_features(model, batch, features))
         own = output(states).float().log_softmax(dim=-1)
         cached = torch.as_tensor(teacher_hidden[batch.answers.cpu().numpy()])
-        dense = (cached.to(device, torch.float32) @ dense_head.T).log_softmax(dim=-1)
+        dense = (cached.to(device, torch.float32) @ dense_head.T + bias).log_softmax(dim=-1)
         if dense.shape != own.shape:
             raise AutoPruneError(
                 f"the dense head has {dense.shape[-1]} tokens and the model {own.shape[-1]}: "

@@ -171,6 +171,7 @@ class CandidateRun:
             np.arange(len(self.assets.probe)),
             teacher.hidden,
             teacher.head_weight,
+            teacher_bias=teacher.head_bias,
             features=teacher.features,
         )
 
