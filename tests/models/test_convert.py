@@ -34,6 +34,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.convert import bunny, run
 from autoprune.models.convert.proof import prove_load
 from autoprune.models.convert.run import convert_checkpoint
+from autoprune.models.convert.tokens import space_before
 from autoprune.models.loading import load_model, load_processor
 
 QUESTION = "what is the digit?"
@@ -348,6 +349,13 @@ def test_a_bare_sentencepiece_model_is_read(tmp_path: Path, unproved: None) -> N
     said = tokenizer.convert_ids_to_tokens(tokenizer("the digit<|end|>")["input_ids"])
     assert said[:2] == ["<s>", "▁the"]
     assert said[-1] == "<|end|>"
+    prompt = tokenizer.apply_chat_template(asked(image=False), tokenize=False)
+    begins = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])[:4]
+    assert begins == ["<s>", "▁", "<|system|>", "<0x0A>"], "the slow form sees a space there"
+    roles = {"additional_special_tokens": ["<|system|>"]}
+    (source / "special_tokens_map.json").write_text(json.dumps(roles))
+    assert not space_before(source, "<|system|>"), "but not before a token that it lists"
+    assert space_before(source, "<|user|>")
     text = f"<|user|>\n<img></img>{QUESTION}<|end|>"
     tags = [
         token for token in tokenizer.tokenize(text) if token.startswith("<") and "0x" not in token

@@ -367,6 +367,8 @@ def use_sentencepiece(directory: Path) -> int:
             vocab_size=size - len(tags),
             model_type="bpe",
             byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
             unk_id=0,
             bos_id=1,
             eos_id=2,

@@ -24,7 +24,7 @@ from autoprune.models.convert.layout import (
     generation_of,
     required,
 )
-from autoprune.models.convert.tokens import load_tokenizer
+from autoprune.models.convert.tokens import load_tokenizer, space_before
 
 _TOKENS = {
     "start_image_token": "<img>",
@@ -246,10 +246,12 @@ def _chat_form(source: Source, notes: list[str]) -> tuple[ChatForm, str]:
                 f"{source.directory / _CONVERSATIONS} ends what is said with {found['sep']!r}: "
                 f"only {end!r} can be converted"
             )
+    tag = "<|system|>"
+    space = " " if space_before(source.directory, tag) else ""
     return (
         ChatForm(
             system=system,
-            system_around=("<|system|>\n", end),
+            system_around=(f"{space}{tag}\n", end),
             user_around=("<|user|>\n", end),
             assistant_around=("<|assistant|>\n", end),
             generation="<|assistant|>\n",

@@ -83,6 +83,30 @@ def load_tokenizer(directory: Path, text_config: Any, named: Mapping[str, str]) 
     return tokenizer
 
 
+def space_before(directory: Path, tag: str) -> bool:
+    """Return whether the original tokenizer sees a space before a tag that begins a text.
+
+    A SentencePiece model read in the newer of its slow forms puts one before every text and
+    takes it away again only before the special tokens that have a role or are listed.
+    """
+    model, config = directory / "tokenizer.model", directory / "tokenizer_config.json"
+    if (directory / "tokenizer.json").is_file() or not model.is_file() or not config.is_file():
+        return False
+    fields = read_json(config)
+    if fields.get("legacy", True) or not fields.get("add_prefix_space", True):
+        return False
+    listed: list[Any] = []
+    roles = directory / "special_tokens_map.json"
+    for row in (fields, read_json(roles) if roles.is_file() else {}):
+        for name, value in row.items():
+            if name.endswith("_token"):
+                listed.append(value)
+            elif name == "additional_special_tokens" and isinstance(value, list):
+                listed += value
+    known = {token.get("content") if isinstance(token, dict) else token for token in listed}
+    return tag not in known
+
+
 def _named_class(directory: Path) -> Any:
     """Return the class that reads a bare SentencePiece model; None where there is a fast file.
 
