@@ -18,6 +18,7 @@ import torch
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import build_empty
 from autoprune.models.backbone import backbone_of
+from autoprune.models.convert.layouts import LAYOUTS
 from autoprune.models.families import WRAPPERS, family_of, text_config, wrapper_of
 from autoprune.models.files import (
     TensorHeader,
@@ -176,11 +177,12 @@ def load_config(directory: Path) -> Any:
     from transformers import AutoConfig
 
     raw = read_config(directory)
-    known = f"use one of {', '.join(sorted(WRAPPERS))}"
-    if raw.get("model_type") not in WRAPPERS:
-        raise AutoPruneError(
-            f"architecture {raw.get('model_type')!r} of {directory} is not supported: {known}"
-        )
+    name = str(raw.get("model_type"))
+    if name not in WRAPPERS:
+        mend = f"use one of {', '.join(sorted(WRAPPERS))}"
+        if name in LAYOUTS:
+            mend = f"convert it first: autoprune convert {directory} -o DIR"
+        raise AutoPruneError(f"architecture {name!r} of {directory} is not supported: {mend}")
     try:
         config = AutoConfig.from_pretrained(directory)
     except Exception as error:

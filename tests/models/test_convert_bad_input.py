@@ -15,6 +15,7 @@ from support.originals import TOWER, TOWER_NAME, read_tensors, write_bunny, writ
 from autoprune.errors import AutoPruneError
 from autoprune.models.convert import bunny, run
 from autoprune.models.convert.run import convert_checkpoint
+from autoprune.models.loading import inspect_model
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +224,9 @@ def test_a_full_output_is_refused_first(tmp_path: Path) -> None:
     (tmp_path / "out" / "precious").write_text("")
     with pytest.raises(AutoPruneError, match="not empty"):
         convert_checkpoint(tmp_path / "nothing-there", tmp_path / "out")
+
+
+def test_an_original_layout_is_sent_to_convert(tmp_path: Path) -> None:
+    source = write_bunny(tmp_path / "source")
+    with pytest.raises(AutoPruneError, match=r"'bunny-phi' .*: autoprune convert .*source -o DIR"):
+        inspect_model(source)
