@@ -91,8 +91,10 @@ class SearchStore:
         Raises:
             AutoPruneError: names the first that differs, and how to resume or rename.
         """
-        later = {field: default_of(field) for field in LATER}
-        now = {**later, **settings.fixed()}
+        fields = [field for field in SearchSettings.model_fields if field in LATER]
+        later = {field: default_of(field) for field in fields}
+        now = settings.fixed()
+        now |= {field: value for field, value in later.items() if field not in now}
         before = json.loads((self.directory / "settings.json").read_text())
         before = {name: value for name, value in before.items() if name not in FREE}
         before = {**later, **before}

@@ -31,6 +31,23 @@ def test_good_budgets(text: str, params: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("3GiB-bytes", 3 * 2**30),
+        ("1.5GB-bytes", 1_500_000_000),
+        ("512 MiB-bytes", 2**29),
+        ("4096B-bytes", 4096),
+    ],
+)
+def test_budgets_in_bytes(text: str, limit: int) -> None:
+    budget = parse_budget(text, LLAVA_7B)
+    assert budget.bytes == limit
+    # Without quantisation that is so many parameters, in float32.
+    assert budget.params == limit // 4
+    assert parse_budget("60%", LLAVA_7B).bytes is None
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("3B", "no unit"),
@@ -51,6 +68,11 @@ def test_good_budgets(text: str, params: int) -> None:
         ("1.2.3M-params", "one number"),
         ("0.1-params", "less than one"),
         ("$5-params", "cannot be read"),
+        ("3-bytes", "unknown scale ''"),
+        ("3gib-bytes", "unknown scale 'gib'.*use B, KiB, MiB, GiB"),
+        ("30GiB-bytes", "in float32 26.3GiB"),
+        ("3B-bytes", "less than one parameter"),
+        ("3GiB", "no unit"),
     ],
 )
 def test_bad_budgets_take_one_line(text: str, says: str) -> None:

@@ -48,6 +48,7 @@ def campaign(home: Path, listener: SearchListener | None = None, **values: Any) 
         settings.sampler,
         settings.seed,
         settings.trials,
+        settings.objective,
     )
     return Campaign(settings, TOY, store, study, baselines=BASELINES, listener=listener)
 
@@ -100,6 +101,32 @@ def test_baselines_run_first_and_once(tmp_path: Path) -> None:
     origins = [record.origin for record in again.records.values()]
     assert len(origins) == 14
     assert origins.count("uniform") == origins.count("outside") == 1
+
+
+def test_bytes_are_what_counts_where_they_are_the_objective(tmp_path: Path) -> None:
+    """The larger a trial's parameters here, the fewer its bytes; so the front turns over."""
+    c = campaign(tmp_path, objective="bytes", early_stopping=False)
+    while (job := c.next_job()) is not None:
+        for rung in range(3):
+            known = fields(job, rung)
+            share = 1.0 - known["fraction"]
+            assert c.arrived(
+                job.number, {**known, "bytes": int(4000 * share), "bytes_fraction": share}
+            )
+        c.finished(job.number)
+    told = {t.user_attrs["trial"]: t.values for t in c.study.trials() if t.values is not None}
+    assert all(told[n][0] == c.records[n].bytes_fraction for n in told)
+    arrivals = c.halving.arrivals[1].values()
+    assert all(a.size == c.records[a.trial].bytes_fraction for a in arrivals)
+    front = c.front()
+    assert [r.bytes for r in front] == sorted(r.bytes or 0 for r in front)
+    best = max(c.records.values(), key=lambda r: r.retention or 0)
+    smallest = max(c.records.values(), key=lambda r: r.params or 0)
+    assert {best.trial, smallest.trial} <= {r.trial for r in front}
+    # A search that goes on from its records knows the same.
+    again = campaign(tmp_path, objective="bytes", early_stopping=False)
+    assert [r.trial for r in again.front()] == [r.trial for r in front]
+    assert again.halving.arrivals == c.halving.arrivals
 
 
 def test_a_baseline_outside_the_space_runs_but_is_not_told(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,27 @@ def test_a_partial_trial_is_never_confirmed(changes: dict[str, object]) -> None:
     best = record(0, 0.4, 0.99, **changes)
     assert not is_full(best)
     assert [r.trial for r in members([best, record(1, 0.5, 0.8)])] == [1]
+
+
+def test_front_and_members_are_by_bytes_where_those_are_the_objective() -> None:
+    def stored(trial: int, fraction: float, share: float, accuracy: float) -> Confirmed:
+        one = confirmed(trial, fraction, accuracy, accuracy)
+        changes = {"bytes": int(4000 * share), "bytes_fraction": share, "precision": "int8"}
+        return replace(one, record=one.record.model_copy(update=changes))
+
+    # More parameters in fewer bytes, and more ability: the first is dominated in bytes only.
+    both = [stored(0, 0.4, 0.4, 0.80), stored(1, 0.6, 0.3, 0.95)]
+    records = [one.record for one in both]
+    assert [r.trial for r in members(records)] == [0, 1]
+    assert [r.trial for r in members(records, objective="bytes")] == [1]
+    by_params = front_points(both, DENSE)
+    assert [(p.trial, p.dominated) for p in by_params] == [(0, False), (1, False)]
+    by_bytes = front_points(both, DENSE, objective="bytes")
+    assert [(p.trial, p.dominated) for p in by_bytes] == [(1, False), (0, True)]
+    first = by_bytes[0]
+    assert (first.bytes, first.bytes_fraction, first.precision) == (1200, 0.3, "int8")
+    # A record of an earlier version has no bytes, and so no place on such a front.
+    assert not is_full(record(2, 0.4, 0.9), "bytes")
 
 
 def test_members_are_the_front_and_what_lies_just_below() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autoprune.errors import AutoPruneError
-from autoprune.search.settings import FREE, SearchSettings, make_settings
+from autoprune.search.settings import FREE, LATER, SearchSettings, make_settings
 
 # field, value, what the line must hold
 WRONG: list[tuple[str, Any, str]] = [
@@ -31,6 +31,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("name", "..", "name '..'"),
     ("seed", -1, "--seed -1"),
     ("budgets", (), "--budgets"),
+    ("quantize", ("int44",), "unknown precision 'int44' (did you mean 'int4'?)"),
+    ("quantize", (), "--quantize ()"),
+    ("objective", "bits", "--objective 'bits'"),
     ("trails", 3, "unknown setting 'trails' (did you mean 'trials'?)"),
 ]
 
@@ -59,6 +62,27 @@ def test_the_default_name_follows_what_is_searched() -> None:
 def test_free_settings_leave_the_identity(field: str) -> None:
     values = {"trials": 99, "workers": 9, "max_hours": 1.0, "home": Path("/elsewhere")}
     assert make_settings({field: values[field]}).identity() == make_settings({}).identity()
+
+
+def test_bytes_are_the_objective_where_the_backbone_is_quantised() -> None:
+    assert make_settings({}).objective == "params"
+    for named in (("int8",), ("int4", "none"), ("none", "int8", "int4", "int8")):
+        settings = make_settings({"quantize": named})
+        assert settings.objective == "bytes"
+        assert SearchSettings.model_validate_json(settings.model_dump_json()) == settings
+    # The order in which precisions are typed says nothing.
+    assert make_settings({"quantize": ("int4", "none")}).precisions == ("float32", "int4")
+    assert make_settings({"objective": "bytes"}).precisions == ("float32",)
+    with pytest.raises(AutoPruneError, match=r"--objective params does not see .*--quantize int8"):
+        make_settings({"quantize": ("int8",), "objective": "params"})
+
+
+@pytest.mark.parametrize("field", sorted(LATER))
+def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
+    """So that a search of an earlier version keeps its name, and can be resumed."""
+    assert field not in make_settings({}).fixed()
+    values = {"quantize": ("int8",), "objective": "bytes", "deployable": "stock", "multiple": 8}
+    assert make_settings({field: values[field]}).identity() != make_settings({}).identity()
 
 
 def test_sizes() -> None:

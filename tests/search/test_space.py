@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autoprune.errors import AutoPruneError
-from autoprune.search.space import KNOBS, list_spaces, load_space, parse_space
+from autoprune.search.space import KNOBS, list_spaces, load_space, parse_space, with_precisions
 
 HEAD = "description: a test\nknobs:\n"
 
@@ -36,7 +36,19 @@ def test_domains_become_distributions() -> None:
     assert space.complete({})["scope"] == "lora"
 
 
+def test_precisions_are_set_by_an_option() -> None:
+    space = load_space("hybrid")
+    assert with_precisions(space, ("float32",)) is space
+    assert space.complete({})["precision"] == "float32"
+    one = with_precisions(space, ("int4",))
+    assert one.complete({})["precision"] == "int4"
+    assert one.distributions() == space.distributions()
+    several = with_precisions(space, ("float32", "int8"))
+    assert several.distributions()["precision"] == CategoricalDistribution(("float32", "int8"))
+
+
 BAD = {
+    "knob of an option": (HEAD + "  precision: [int8, float32]\n", "set by --quantize"),
     "unknown key": ("description: x\nknob: {}\nknobs: {}\n", "unknown key 'knob'"),
     "unknown knob": (HEAD + "  temprature: 1\n", "did you mean 'temperature'"),
     "empty range": (HEAD + "  size: {low: 1, high: 1}\n", "empty range"),

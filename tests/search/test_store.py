@@ -10,7 +10,7 @@ import pytest
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.lock import Lock
-from autoprune.search.settings import make_settings
+from autoprune.search.settings import LATER, make_settings
 from autoprune.search.store import SearchStore, find_search, find_searches, search_dir
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
@@ -37,6 +37,8 @@ OTHER = [
     ({"seed": 4}, "--seed (0, not 4)"),
     ({"space": "width"}, "--space (hybrid"),
     ({"data_fraction": 0.2}, "--data-fraction (none, not 0.2)"),
+    ({"quantize": ("int8", "none")}, "--quantize (none, not none int8)"),
+    ({"objective": "bytes"}, "--objective (params, not bytes)"),
 ]
 
 
@@ -52,6 +54,27 @@ def test_a_name_with_other_settings_says_which_and_how(
     assert "--resume one" in line
     assert "another --name" in line
     assert "\n" not in line
+
+
+def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    path = store.directory / "settings.json"
+    values = {k: v for k, v in json.loads(path.read_text()).items() if k not in LATER}
+    path.write_text(json.dumps(values))
+    assert store.settings({"trials": 30}).objective == "params"
+    assert store.settings({"quantize": ("none",)}).trials == make_settings({}).trials
+    with pytest.raises(AutoPruneError, match="--quantize cannot change"):
+        store.settings({"quantize": ("int4",)})
+    with pytest.raises(AutoPruneError, match=r"another --quantize .none, not int4"):
+        opened(tmp_path, quantize=("int4",))
+    assert opened(tmp_path).settings() == make_settings({"name": "one", "home": tmp_path})
+
+
+def test_a_quantised_search_is_another_one(tmp_path: Path) -> None:
+    opened(tmp_path, quantize=("none", "int8"))
+    opened(tmp_path, quantize=("int8", "none"))
+    with pytest.raises(AutoPruneError, match=r"another --quantize .none int8, not none"):
+        opened(tmp_path)
 
 
 def test_free_settings_may_change(tmp_path: Path) -> None:
