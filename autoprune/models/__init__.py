@@ -7,4 +7,6 @@
 - ``arrays``, ``layers``: building a model of per-layer shapes from shared arrays.
 - ``precision``, ``quantise``: int8 and int4 weights, as a last stage.
 - ``checkpoint``, ``proof``, ``prove``: saving a model that loads anywhere, proved.
+- ``output``: directories that appear whole or not at all.
+- ``convert``: checkpoints in their authors' own layouts, turned into transformers' classes.
 """

@@ -11,11 +11,7 @@ fails on a shape rather than loading wrong weights.
 from __future__ import annotations
 
 import copy
-import errno
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -28,13 +24,11 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.backbone import backbone_of
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import quiet
+from autoprune.models.output import check_output_dir, written_whole
 from autoprune.models.proof import Reference, ReloadProof, prove_reload, reference_of
 from autoprune.models.shape import model_class, spec_of
 
 CODE_FILE = "modeling_autoprune.py"
-# Errors of the machine, not of this code: permission, read-only, full, over quota.
-_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _COPIED_FROM = "# Everything below is copied into the modelling file of saved checkpoints.\n"
 
 
@@ -44,37 +38,6 @@ class Saved:
 
     path: Path
     proof: ReloadProof
-
-
-def check_output_dir(path: str | Path) -> Path:
-    """Check that a checkpoint can be written to ``path``; meant to be called before any work.
-
-    Returns:
-        The path, absolute.
-
-    Raises:
-        AutoPruneError: if it exists and is not an empty directory, or cannot be written.
-    """
-    out = Path(path).expanduser().absolute()
-    if out.exists() or out.is_symlink():
-        if not out.is_dir():
-            raise AutoPruneError(f"output {out} is a file: name a directory that does not exist")
-        if any(out.iterdir()):
-            raise AutoPruneError(
-                f"output {out} exists and is not empty: name another directory, or empty it"
-            )
-    # The checkpoint is written beside its place and renamed, so the parent must be writable.
-    parent = out.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise AutoPruneError(f"output {out} lies below the file {parent}: name another directory")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise AutoPruneError(
-            f"output {out} cannot be written: no permission to write in {parent}; name another "
-            "directory"
-        )
-    return out
 
 
 def save_checkpoint(
@@ -109,34 +72,9 @@ def save_checkpoint(
     _check_card(card)
     _check_record(model)
     reference = reference_of(model, processor, inputs)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise AutoPruneError(
-            f"output {out} cannot be written ({error.strerror}): name another directory"
-        ) from None
-    try:
+    with written_whole(out) as work:
         _write(model, processor, work, card)
         proof = prove_reload(work, reference)
-        mask = os.umask(0)
-        os.umask(mask)
-        for file in work.iterdir():
-            file.chmod(0o666 & ~mask)
-        work.chmod(0o777 & ~mask)
-        work.replace(out)
-    except BaseException as error:
-        shutil.rmtree(work, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _TAKEN:
-            raise AutoPruneError(
-                f"output {out} was filled by someone else meanwhile: name another directory"
-            ) from None
-        if isinstance(error, OSError) and error.errno in _MACHINE:
-            raise AutoPruneError(
-                f"output {out} cannot be written ({error.strerror}): free some space or name "
-                "another directory"
-            ) from None
-        raise
     return Saved(out, proof)
 
 

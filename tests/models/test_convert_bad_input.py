@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,6 +218,15 @@ def test_any_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(AutoPruneError if isinstance(failure, OSError) else type(failure)):
             convert_checkpoint(source, tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_small_disk_is_noticed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_bunny(tmp_path / "source")
+    small = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: small)
+    with pytest.raises(AutoPruneError, match=r"needs 0\.0 GiB where 0\.0 GiB are free"):
+        convert_checkpoint(source, tmp_path / "deep" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_full_output_is_refused_first(tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.checkpoint import check_output_dir
 from autoprune.models.convert.layout import Built, Layout, Source, check_requirements
 from autoprune.models.convert.layouts import layout_of
 from autoprune.models.convert.proof import LoadProof, prove_load
 from autoprune.models.convert.tensors import check_plan, plan_tensors, shards_of, write_shards
 from autoprune.models.files import licence_of, read_config, resolve_ref, tensor_headers
 from autoprune.models.loading import quiet
+from autoprune.models.output import check_output_dir, written_whole
 
 SHARD_BYTES = 2 * 1024**3
-# Errors of the machine, not of this code: permission, read-only, full, over quota.
-_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
@@ -96,19 +90,7 @@ def convert_checkpoint(
     check_plan(source, targets, model)
     shards = shards_of(targets, shard_bytes)
     nbytes = sum(target.nbytes for target in targets)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-        if free < nbytes:
-            raise AutoPruneError(
-                f"output {out} needs {nbytes / 2**30:.1f} GiB where {free / 2**30:.1f} GiB are "
-                "free: free some space or name another directory"
-            )
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise AutoPruneError(
-            f"output {out} cannot be written ({error.strerror}): name another directory"
-        ) from None
+    _check_room(out, nbytes)
 
     def on_shard(place: int) -> None:
         size = sum(target.nbytes for target in shards[place])
@@ -117,26 +99,12 @@ def convert_checkpoint(
             f"{size / 2**20:,.0f} MiB"
         )
 
-    try:
+    with written_whole(out) as work:
         with quiet():
             _write_rest(layout, built, source, str(ref), work)
         digests = write_shards(source, layout, shards, work, on_shard)
         on_stage("loading it in a fresh process")
         proof = prove_load(work, layout.model_class, digests)
-        _open_to_all(work)
-        work.replace(out)
-    except BaseException as error:
-        shutil.rmtree(work, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _TAKEN:
-            raise AutoPruneError(
-                f"output {out} was filled by someone else meanwhile: name another directory"
-            ) from None
-        if isinstance(error, OSError) and error.errno in _MACHINE:
-            raise AutoPruneError(
-                f"output {out} cannot be written ({error.strerror}): free some space or name "
-                "another directory"
-            ) from None
-        raise
     return Converted(
         path=out,
         layout=layout.model_type,
@@ -147,6 +115,16 @@ def convert_checkpoint(
         notes=built.notes,
         proof=proof,
     )
+
+
+def _check_room(out: Path, nbytes: int) -> None:
+    there = next(parent for parent in out.parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free < nbytes:
+        raise AutoPruneError(
+            f"output {out} needs {nbytes / 2**30:.1f} GiB where {free / 2**30:.1f} GiB are free: "
+            "free some space or name another directory"
+        )
 
 
 @contextmanager
@@ -197,12 +175,3 @@ def _write_rest(layout: Layout, built: Built, source: Source, ref: str, work: Pa
         f"unchanged.\n\nWhat the original files do not carry:\n\n{notes}",
         encoding="utf-8",
     )
-
-
-def _open_to_all(work: Path) -> None:
-    """Give the files the rights that the user's mask says; a temporary directory has fewer."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for file in work.rglob("*"):
-        file.chmod((0o777 if file.is_dir() else 0o666) & ~mask)
-    work.chmod(0o777 & ~mask)

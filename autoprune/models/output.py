@@ -1,0 +1,90 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from autoprune.errors import AutoPruneError
+
+# Errors of the machine, not of this code: permission, read-only, full, over quota.
+_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+
+
+def check_output_dir(path: str | Path) -> Path:
+    """Check that a checkpoint can be written to ``path``; meant to be called before any work.
+
+    Returns:
+        The path, absolute.
+
+    Raises:
+        AutoPruneError: if it exists and is not an empty directory, or cannot be written.
+    """
+    out = Path(path).expanduser().absolute()
+    if out.exists() or out.is_symlink():
+        if not out.is_dir():
+            raise AutoPruneError(f"output {out} is a file: name a directory that does not exist")
+        if any(out.iterdir()):
+            raise AutoPruneError(
+                f"output {out} exists and is not empty: name another directory, or empty it"
+            )
+    # The checkpoint is written beside its place and renamed, so the parent must be writable.
+    parent = out.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise AutoPruneError(f"output {out} lies below the file {parent}: name another directory")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise AutoPruneError(
+            f"output {out} cannot be written: no permission to write in {parent}; name another "
+            "directory"
+        )
+    return out
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """Give a directory to write into, and move it to ``out`` if the block ends without an error.
+
+    Otherwise nothing is left behind.  The files get the rights that the user's mask says, which
+    a temporary directory does not give.
+
+    Args:
+        out: from :func:`check_output_dir`.
+
+    Raises:
+        AutoPruneError: if it cannot be written or was filled meanwhile.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise AutoPruneError(
+            f"output {out} cannot be written ({error.strerror}): name another directory"
+        ) from None
+    try:
+        yield work
+        mask = os.umask(0)
+        os.umask(mask)
+        for file in work.rglob("*"):
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~mask)
+        work.chmod(0o777 & ~mask)
+        work.replace(out)
+    except BaseException as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _TAKEN:
+            raise AutoPruneError(
+                f"output {out} was filled by someone else meanwhile: name another directory"
+            ) from None
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            raise AutoPruneError(
+                f"output {out} cannot be written ({error.strerror}): free some space or name "
+                "another directory"
+            ) from None
+        raise
