@@ -108,18 +108,10 @@ INTERNVL_CONFIG: dict[str, Any] = {
         "qkv_bias": True,
     },
 }
+# Only what is read of it.
 CONVERSATION = f"""
-register_conv_template(Conversation(name='other', system_message='No.', sep='<|im_end|>'))
-register_conv_template(
-    Conversation(
-        name='phi3-chat',
-        system_template='<|system|>\\n{{system_message}}',
-        system_message={SYSTEM!r},
-        roles=('<|user|>\\n', '<|assistant|>\\n'),
-        sep_style=SeparatorStyle.MPT,
-        sep='<|end|>',
-    )
-)
+add(Form(name='other', system_message='No.', sep='<|im_end|>'))
+add(Form(name='phi3-chat', system_message={SYSTEM!r}, roles=('a', 'b'), sep='<|end|>'))
 """
 
 

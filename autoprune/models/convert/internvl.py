@@ -197,12 +197,9 @@ def _rope(source: Source, values: Mapping[str, Any]) -> dict[str, Any]:
     if scaling is None:
         return {"rope_type": "default", **base}
     original = int(values.get("original_max_position_embeddings", 4096))
-    stretch = int(values.get("max_position_embeddings", 4096)) / original
-    attention = {
-        "su": math.sqrt(1 + math.log(max(stretch, 1.0)) / math.log(original)),
-        "longrope": math.sqrt(1 + math.log(max(stretch, 1.0)) / math.log(original)),
-        "yarn": 0.1 * math.log(max(stretch, 1.0)) + 1.0,
-    }
+    stretch = max(int(values.get("max_position_embeddings", 4096)) / original, 1.0)
+    longrope = math.sqrt(1 + math.log(stretch) / math.log(original))
+    attention = {"su": longrope, "longrope": longrope, "yarn": 0.1 * math.log(stretch) + 1.0}
     kind = scaling.get("type", scaling.get("rope_type")) if isinstance(scaling, Mapping) else None
     if kind not in attention:
         raise AutoPruneError(
@@ -221,6 +218,7 @@ def _rope(source: Source, values: Mapping[str, Any]) -> dict[str, Any]:
         "short_factor": scaling["short_factor"],
         "long_factor": scaling["long_factor"],
         "original_max_position_embeddings": original,
+        "factor": stretch,
         "attention_factor": attention[kind],
     }
 
