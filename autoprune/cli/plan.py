@@ -121,12 +121,12 @@ def _sizes(plan: dict[str, Any]) -> str:
             "model"
         )
     whole = plan["bytes"]["dense"]
-    return "; ".join(
-        f"{size_on_disk(row['smallest'])} to {size_on_disk(row['largest'])} in {name}, "
-        f"{row['smallest'] / whole:.1%} to {row['largest'] / whole:.1%} of {size_on_disk(whole)} "
-        f"in float32"
+    said = (
+        f"{size_on_disk(row['smallest'])} to {size_on_disk(row['largest'])} in {name} "
+        f"({row['smallest'] / whole:.1%} to {row['largest'] / whole:.1%})"
         for name, row in plan["bytes"]["by_precision"].items()
     )
+    return f"{'; '.join(said)}; of {size_on_disk(whole)} in float32"
 
 
 def _rows(plan: dict[str, Any]) -> dict[str, str]:

@@ -12,12 +12,12 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
 from autoprune.pruning.allocation import Allocation, reachable
 from autoprune.search.settings import QUANTIZE, SearchSettings
-from autoprune.search.sizing import even_plan, multiple_of
+from autoprune.search.sizing import even_plan, even_plan_of_bytes, multiple_of
 from autoprune.tracking.records import Budget
 from autoprune.zoo import EMBEDDED
 
 SMALLEST_SHARE = 0.6
-"""Sizes are sampled from this share of the budget up to it."""
+"""Sizes are sampled from this share of the budget's parameters up to it."""
 
 REAL_CHANNELS, REAL_MULTIPLE = 1024, 64
 """MLPs of that many channels or more are kept in multiples of 64."""
@@ -148,9 +148,13 @@ def _in_bytes(
                 f"the backbone reaches {format_bytes(least)} ({fewest:,} parameters) at the least: "
                 f"ask for that or more{_leave_out(settings.quantize, option)}"
             )
-        low = round(SMALLEST_SHARE * most)
         if floor is not None:
             low = reached(floor.params) if floor.bytes is None else floor.bytes
+        else:
+            # Cut as deep as without quantisation: what is never quantised would else leave the
+            # backbone nothing of 0.6 of the bytes.
+            plan = even_plan_of_bytes(spec, most, params, precision, multiple, stock)
+            low = reached(round(SMALLEST_SHARE * spec.params_of(plan.shapes)))
         spans[precision] = (min(most, max(least, low)), most)
         lowest.append((least, fewest))
     largest = max(most for _, most in spans.values())

@@ -233,3 +233,24 @@ def even_plan(
     allocation = Allocation(stock=stock)
     low = reachable(spec, allocation, multiple)[0]
     return allocate(spec, scores, allocation, max(low, params), multiple)
+
+
+def even_plan_of_bytes(
+    spec: BackboneSpec,
+    most: int,
+    max_params: int,
+    precision: str,
+    multiple: int = 1,
+    stock: bool = False,
+) -> PruningPlan:
+    """Return the plan of at most ``most`` bytes and ``max_params`` that needs no importance."""
+    allocation = Allocation(stock=stock)
+    sizing = ByteSizing(spec, most, most, precision, max_params, multiple)
+    return largest(
+        lambda params: even_plan(spec, params, multiple, stock),
+        sizing.of,
+        reachable(spec, allocation, multiple)[0],
+        min(max_params, spec.total_params),
+        most,
+        sizing.unit(allocation),
+    )

@@ -49,8 +49,8 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     """Return the confirmed front as a table for 80 columns, baselines below it.
 
     `model` is the share of the whole model that is kept, `cut` the share of the backbone that
-    is removed. Where sizes are in bytes, `stored` are those of the weights, `bits` what they are
-    stored in, and `model` the share of the dense model's bytes.
+    is removed. Where sizes are in bytes, `stored` are those of the weights, `bits` those of a
+    weight of the backbone, and `model` the share of the dense model's bytes.
 
     Args:
         summary: The search.
@@ -64,8 +64,10 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
         padding=0,
         show_edge=False,
     )
-    sizes = ("stored", "model", "bits", "params") if summary.objective == "bytes" else None
-    for name in ("trial", *(sizes or ("params", "model")), "cut"):
+    sizes = ["params", "model"]
+    if summary.objective == "bytes":
+        sizes = ["stored", "model", "bits", *(["params"] if wide else [])]
+    for name in ("trial", *sizes, "cut"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("axis", no_wrap=True)
     table.add_column("recovery", overflow="fold")
@@ -103,13 +105,13 @@ def _caption(summary: SearchSummary) -> Text:
     return caption
 
 
-def _size_cells(summary: SearchSummary, point: FrontPoint) -> list[str]:
+def _size_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[str]:
     if summary.objective == "bytes":
         return [
             bytes_text(point.bytes or 0),
             f"{point.bytes_fraction or 0:.1%}",
-            point.precision,
-            params_text(point.params),
+            "".join(character for character in point.precision if character.isdigit()),
+            *([params_text(point.params)] if wide else []),
         ]
     return [params_text(point.params), f"{point.fraction:.1%}"]
 
@@ -127,7 +129,7 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
     retention.append(f" {r.low:.3f}–{r.high:.3f}", style="not bold")
     return [
         str(point.trial),
-        *_size_cells(summary, point),
+        *_size_cells(summary, point, wide),
         f"{point.backbone_removed:.0%}",
         Text(point.axis, style=COLOURS.get(point.axis, "magenta")),
         point.recovery,

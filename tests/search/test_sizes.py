@@ -52,6 +52,10 @@ def test_each_precision_has_a_span_of_its_own(spec: BackboneSpec) -> None:
         # What the budget in parameters leaves, in this precision.
         multiple = 16 if precision == "int4" else 1
         assert high == stored_bytes(spec, even_plan(spec, kept, multiple), precision)
+        # The smallest is cut as deep in every precision.
+        assert low == pytest.approx(
+            stored_bytes(spec, even_plan(spec, round(0.6 * kept), multiple), precision), rel=0.01
+        )
     assert found.budget.bytes == found.spans["float32"][1]
     assert found.smallest == min(low for low, _ in found.spans.values())
     assert 0 < found.kept(spec) < 1

@@ -34,7 +34,8 @@ def test_bytes_and_bits_stand_in_the_table_where_they_are_the_objective() -> Non
     summary = fake_byte_summary(records)
     text = shown(front_table(summary, dominated=True))
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("stored", "bits", "params", "int4", "int8", "budget 5MiB-bytes = 5.00MiB of 7.85"):
+    assert "params" in shown(front_table(summary, wide=True), 120)
+    for word in ("stored", "bits", " 4 ", " 8 ", " 32 ", "budget 5MiB-bytes = 5.00MiB of 7.85"):
         assert word in text
     sizes = [point.bytes for point in summary.front]
     assert sizes == sorted(sizes)
