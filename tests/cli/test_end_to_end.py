@@ -86,6 +86,68 @@ def test_from_search_to_checkpoint(
     assert "is not empty" in capfd.readouterr().err
 
 
+QUANTISED = (
+    "search --budget 75% --name bits --quantize none,int8 --quantize int4 --trials 6 --seed 5"
+    " --no-early-stopping --search-samples 24 --confirm-samples 24 --max-recovery-samples 48"
+    " --confirm-seeds 1 --confirm-points 6 --json"
+)
+
+
+@pytest.mark.slow
+def test_pruning_and_bits_stand_on_one_front(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*QUANTISED.split(), "--dry-run"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["objective"] == "bytes"
+    spans = plan["bytes"]["by_precision"]
+    assert list(spans) == ["float32", "int8", "int4"]
+    assert run(QUANTISED.split()) == 0
+    said = capfd.readouterr()
+    front = json.loads(said.out)
+    assert "in int8" in said.err or "in int4" in said.err
+    assert front["objective"] == "bytes"
+    assert front["dense"]["bytes"] == plan["bytes"]["dense"] == 4 * front["dense"]["params"]
+    everything = json.loads(_said(capfd, ["front", "bits", "--all", "--json"]))["points"]
+    assert len({point["precision"] for point in everything}) > 1
+    for point in everything:
+        span = spans[point["precision"]]
+        assert span["smallest"] * 0.98 <= point["bytes"] <= span["largest"]
+        assert point["params"] <= front["budget"]["params"]
+        assert point["bytes_fraction"] == point["bytes"] / front["dense"]["bytes"]
+    sizes = [point["bytes"] for point in front["points"]]
+    assert sizes == sorted(sizes)
+    assert "bits" in _said(capfd, ["front", "bits"])
+
+    # A quantised point is written as it was scored, and loads by stock transformers elsewhere.
+    chosen = next(point for point in everything if point["precision"] != "float32")
+    source = str(tmp_path / "small")
+    said_apply = _said(capfd, ["apply", f"bits:{chosen['trial']}", "-o", source])
+    assert f"in {chosen['precision']}" in said_apply
+    scores = json.loads((tmp_path / "small" / "scores.json").read_text())
+    assert (scores["bytes"], scores["precision"]) == (chosen["bytes"], chosen["precision"])
+    weights = (tmp_path / "small" / "model.safetensors").stat().st_size
+    assert chosen["bytes"] < weights < chosen["bytes"] + 120_000  # names and shapes beside them
+    scored = json.loads(_said(capfd, ["evaluate", source, "--samples", "24", "--json"]))
+    assert scored["scores"] == pytest.approx(scores["scores"])
+    assert scored["retention"]["mean"] == pytest.approx(scores["retention"])
+
+    # Made again it is the same.
+    again = _said(capfd, ["apply", source, "-o", str(tmp_path / "again"), "--rebuild"])
+    assert "largest difference of a task's score is 0.0000, of a weight 0.0e+00" in again
+    assert "quantised already" in _failed(capfd, f"search --model {source} --dry-run")
+
+
+def _said(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    assert run(arguments) == 0
+    return capfd.readouterr().out
+
+
+def _failed(capfd: pytest.CaptureFixture[str], line: str) -> str:
+    assert run(line.split()) == 2
+    return capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_dry_run_starts_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
