@@ -252,7 +252,7 @@ def _difference(source: Source, again: KeptScores, weights: Mapping[str, np.ndar
     if source.weights is not None:
         kept = _arrays(source.weights)
         if kept.keys() == weights.keys():
-            largest = max(float(np.abs(kept[n] - weights[n]).max(initial=0.0)) for n in weights)
+            largest = max(_largest(kept[name], weights[name]) for name in weights)
     return Difference(
         split=again.split,
         kept=source.kept.retention,
@@ -260,6 +260,14 @@ def _difference(source: Source, again: KeptScores, weights: Mapping[str, np.ndar
         largest_score=max(abs(score - before[task]) for task, score in again.scores.items()),
         largest_weight=largest,
     )
+
+
+def _largest(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest difference of two arrays of weights, in whatever precision they are."""
+    from autoprune.models.arrays import to_tensor
+
+    apart = (to_tensor(one).float() - to_tensor(other).float()).abs()
+    return float(apart.max()) if apart.numel() else 0.0
 
 
 def _arrays(place: Path) -> dict[str, np.ndarray]:

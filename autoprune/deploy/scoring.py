@@ -156,12 +156,16 @@ class _Exam:
 
     def score(self, ref: str, named: Any) -> tuple[int, TaskScores]:
         """Return a model's parameters and its scores; the model is not kept."""
+        import torch
+
         from autoprune.data.encoding import encode_for
         from autoprune.evaluation.bridge import Evaluator
-        from autoprune.models.loading import load_model
+        from autoprune.models.loading import inspect_model, load_model
+        from autoprune.pipeline.prepare import working_precision
 
         self.on_stage(f"load {ref}")
-        loaded = load_model(ref, device=self.device, named=named)
+        dtype = getattr(torch, working_precision(inspect_model(ref, named)))
+        loaded = load_model(ref, dtype, self.device, named=named)
         encoded = encode_for(loaded.config, self.samples, loaded.processor)
         evaluator = Evaluator(loaded.processor, self.folder, self.specs, encoded=encoded)
         self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")

@@ -180,7 +180,12 @@ def prepare(
 
 
 def working_precision(found: Inspected) -> str:
-    """Return the precision that a model is worked with in: its own, bfloat16 for any half."""
+    """Return the precision that a model is worked with in: its own, bfloat16 for any half.
+
+    The models that are shipped are small: they are worked with in float32, however stored.
+    """
+    if found.ref in NAMED:
+        return "float32"
     return "bfloat16" if found.dtype in ("bfloat16", "float16") else "float32"
 
 
@@ -195,17 +200,15 @@ def _open(
 ) -> tuple[Loaded, Mapping[str, np.ndarray], str]:
     """Return a model, its weights for others to read, and the precision of both."""
     found = inspect(model)
+    precision = working_precision(found)
+    dtype = getattr(torch, precision)
     if model not in NAMED:
-        precision = working_precision(found)
-        dtype = getattr(torch, precision)
         source = weight_source(found.directory, found.config, dtype)
         if source is not None:
             dense = load_from(found, source, device)
             return dense, source if in_place else dict(source), precision
-        dense = load_model(model, dtype, device)
-        return dense, state_arrays(dense.model), precision
-    dense = load_model(model, device=device, named=NAMED)
-    return dense, state_arrays(dense.model), "float32"
+    dense = load_model(model, dtype, device, named=NAMED)
+    return dense, state_arrays(dense.model), precision
 
 
 def open_evaluators(assets: Assets, splits: Sequence[str] | None = None) -> dict[str, Evaluator]:

@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.deploy.apply import _largest
 from autoprune.evaluation.tasks import resolve_tasks
+from autoprune.models.arrays import to_array
 from autoprune.models.loading import load_model, quiet
 from autoprune.models.source import WeightSource
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.candidate import Candidate
-from autoprune.pipeline.prepare import Preparation, dense_model, inspect, prepare
+from autoprune.pipeline.prepare import (
+    Preparation,
+    dense_model,
+    inspect,
+    prepare,
+    working_precision,
+)
 from autoprune.pipeline.run import Bench
 from autoprune.pruning.allocation import Allocation, allocate
 from autoprune.pruning.scores import scores
@@ -100,3 +108,16 @@ def test_a_candidate_in_half_precision(assets: Assets, scope: str) -> None:
     other = Bench(assets, Resources()).start(full)
     assert pruned.proxy_kl == pytest.approx(other.rung(0.0, split=None).proxy_kl, rel=0.1)
     assert recovered.proxy_kl == pytest.approx(other.rung(1.0, split=None).proxy_kl, rel=0.1)
+
+
+def test_rebuilt_weights_are_compared_by_value() -> None:
+    """Bits of bfloat16 stand in int16: their difference would say nothing."""
+    one = to_array(torch.tensor([1.0, -2.0, 0.5], dtype=torch.bfloat16))
+    other = to_array(torch.tensor([1.0, -2.5, 0.5], dtype=torch.bfloat16))
+    assert _largest(one, other) == 0.5
+    assert _largest(one, np.array([1.0, -2.0, 0.75], dtype=np.float32)) == 0.25
+
+
+def test_shipped_models_are_worked_with_in_full_precision() -> None:
+    assert inspect("embedded").dtype == "float16"
+    assert working_precision(inspect("embedded")) == "float32"
