@@ -41,7 +41,8 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     from autoprune.cost.bytes import stored_bytes
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect
-    from autoprune.pruning.allocation import Allocation, reachable
+    from autoprune.pruning.allocation import reachable
+    from autoprune.pruning.knobs import Allocation
     from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
     from autoprune.search.preflight import preflight
     from autoprune.search.problem import preparation

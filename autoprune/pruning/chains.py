@@ -6,16 +6,13 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.scores import UnitScores
-
-if TYPE_CHECKING:
-    from autoprune.pruning.allocation import Allocation
 
 ATTENTION, MLP = "attention", "mlp"
 

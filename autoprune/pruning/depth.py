@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from autoprune.models.shape import BackboneSpec, LayerShape
 from autoprune.pruning.chains import ATTENTION, MLP
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.scores import UnitScores
-
-if TYPE_CHECKING:
-    from autoprune.pruning.allocation import Allocation
 
 Removed = frozenset[tuple[int, str]]
 """Sublayers that are gone, by dense layer and kind; a layer without any is gone as a whole."""

@@ -13,7 +13,7 @@ from autoprune.cost.parameters import size_of
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.candidate import Candidate
-from autoprune.pruning.allocation import BASELINES, Allocation
+from autoprune.pruning.knobs import BASELINES, Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import Importance, scores
 from autoprune.recovery.guidance import default_learning_rate

@@ -20,10 +20,10 @@ from autoprune.models.arrays import state_arrays
 from autoprune.search.bench import TrialBench
 from autoprune.search.confirm import Confirmed, front_points, is_full, members, shrinkage
 from autoprune.search.front import hypervolume
-from autoprune.search.pool import Failure, WorkerPool
+from autoprune.search.pool import Failure
 from autoprune.search.settings import SearchSettings
 from autoprune.search.store import SearchStore, write_atomically
-from autoprune.search.work import Bench
+from autoprune.search.work import Bench, Pool
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord, share_in
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
@@ -90,7 +90,7 @@ def keep_model(model: Any, candidate: dict[str, Any], directory: Path) -> None:
 def finish(
     ending: Ending,
     records: Sequence[TrialRecord],
-    pool: WorkerPool,
+    pool: Pool,
     store: SearchStore,
     on_confirm: Callable[[int, int], None],
 ) -> SearchSummary:
@@ -134,7 +134,7 @@ def finish(
 def _run_all(
     ending: Ending,
     records: Sequence[TrialRecord],
-    pool: WorkerPool,
+    pool: Pool,
     store: SearchStore,
     on_confirm: Callable[[int, int], None],
 ) -> dict[int, list[TaskScores]]:

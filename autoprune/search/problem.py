@@ -20,12 +20,11 @@ from autoprune.search.baselines import baselines, room
 from autoprune.search.bench import TrialWork
 from autoprune.search.decode import DecodeContext
 from autoprune.search.finish import Ending, finish
-from autoprune.search.pool import WorkerPool
 from autoprune.search.settings import SearchSettings
 from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
-from autoprune.search.work import Baseline
+from autoprune.search.work import Baseline, Pool
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 _VERSIONED = ("autoprune", "torch", "transformers", "peft", "lmms-eval", "optuna", "ray")
@@ -143,7 +142,7 @@ class PreparedSearch:
     def finish(
         self,
         records: Sequence[TrialRecord],
-        pool: WorkerPool,
+        pool: Pool,
         store: SearchStore,
         on_confirm: Callable[[int, int], None],
     ) -> SearchSummary:

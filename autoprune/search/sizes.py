@@ -10,7 +10,8 @@ from autoprune.cost.budget import parse_budget
 from autoprune.cost.bytes import format_bytes, stored_bytes
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
-from autoprune.pruning.allocation import Allocation, reachable
+from autoprune.pruning.allocation import reachable
+from autoprune.pruning.knobs import Allocation
 from autoprune.search.settings import QUANTIZE, SearchSettings
 from autoprune.search.sizing import even_plan, even_plan_of_bytes, multiple_of
 from autoprune.tracking.records import Budget

@@ -19,7 +19,8 @@ import numpy as np
 from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.shape import BackboneSpec, LayerShape
-from autoprune.pruning.allocation import Allocation, allocate, largest_unit, reachable
+from autoprune.pruning.allocation import allocate, largest_unit, reachable
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import UnitScores
 

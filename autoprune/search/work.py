@@ -23,7 +23,6 @@ from autoprune.search.space import Space, Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 if TYPE_CHECKING:
-    from autoprune.search.pool import WorkerPool
     from autoprune.search.settings import SearchSettings
     from autoprune.search.store import SearchStore
 
@@ -110,6 +109,18 @@ class Baseline:
     knobs: Mapping[str, Value]
 
 
+class Pool(Protocol):
+    """Workers that take calls besides trials; :class:`~autoprune.search.pool.WorkerPool` is one."""
+
+    def run(
+        self,
+        function: Callable[[Any, Any], Any],
+        payloads: Sequence[Any],
+        on_done: Callable[[int, Any], None] | None = None,
+    ) -> list[Any]:
+        """Return ``function(bench, payload)`` for each payload, in order."""
+
+
 class Prepared(Protocol):
     """A problem, ready to be searched."""
 
@@ -144,7 +155,7 @@ class Prepared(Protocol):
     def finish(
         self,
         records: Sequence[TrialRecord],
-        pool: WorkerPool,
+        pool: Pool,
         store: SearchStore,
         on_confirm: Callable[[int, int], None],
     ) -> SearchSummary:

@@ -26,8 +26,9 @@ from autoprune.models.arrays import state_arrays
 from autoprune.models.loading import load_model
 from autoprune.models.shape import BackboneSpec
 from autoprune.models.vision import decode, embed, head, vision_features
-from autoprune.pruning.allocation import BASELINES, Allocation, allocate
+from autoprune.pruning.allocation import allocate
 from autoprune.pruning.importance import measure
+from autoprune.pruning.knobs import BASELINES, Allocation
 from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.scores import CRITERIA, Importance, UnitScores, scores
 from autoprune.pruning.surgery import prune

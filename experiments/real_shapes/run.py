@@ -39,9 +39,10 @@ from autoprune.models.loading import quiet
 from autoprune.models.memory import peak_memory
 from autoprune.models.shape import BackboneSpec, model_class, spec_of
 from autoprune.models.source import WeightSource, weight_source
-from autoprune.pruning.allocation import Allocation, allocate
+from autoprune.pruning.allocation import allocate
 from autoprune.pruning.footprint import rows_within
 from autoprune.pruning.importance import measure
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import LayerPlan, PruningPlan, dense_plan, heads_of_groups
 from autoprune.pruning.scores import Importance, scores
 from autoprune.pruning.surgery import prune

@@ -25,8 +25,9 @@ from autoprune.data.encoding import EncodedSet, batches, encode
 from autoprune.models.arrays import state_arrays
 from autoprune.models.loading import load_model
 from autoprune.models.vision import decode, embed, head, vision_features
-from autoprune.pruning.allocation import Allocation, allocate
+from autoprune.pruning.allocation import allocate
 from autoprune.pruning.importance import measure
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.scores import scores
 from autoprune.pruning.surgery import prune
 from autoprune.recovery.loop import Recovery, RecoveryDiverged

@@ -20,7 +20,8 @@ from autoprune.pipeline.cache import Cache
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pipeline.prepare import Preparation, inspect, prepare
 from autoprune.pipeline.run import Bench
-from autoprune.pruning.allocation import Allocation, allocate
+from autoprune.pruning.allocation import allocate
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.scores import scores
 from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.resources import Resources

@@ -15,13 +15,8 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import state_arrays
 from autoprune.models.families import Heads
 from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
-from autoprune.pruning.allocation import (
-    BASELINES,
-    Allocation,
-    allocate,
-    baselines,
-    reachable,
-)
+from autoprune.pruning.allocation import allocate, baselines, reachable
+from autoprune.pruning.knobs import BASELINES, Allocation
 from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.scores import UnitScores
 from autoprune.pruning.surgery import prune

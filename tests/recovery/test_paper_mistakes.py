@@ -24,8 +24,9 @@ from autoprune.models import checkpoint
 from autoprune.models.arrays import state_arrays
 from autoprune.models.families import FAMILIES, WRAPPERS
 from autoprune.models.shape import BackboneSpec, spec_of
-from autoprune.pruning.allocation import BASELINES, Allocation, allocate
+from autoprune.pruning.allocation import allocate
 from autoprune.pruning.importance import measure
+from autoprune.pruning.knobs import BASELINES, Allocation
 from autoprune.pruning.plan import dense_plan
 from autoprune.pruning.scores import IMAGE, TEXT, Importance, UnitScores, scores
 from autoprune.pruning.surgery import prune

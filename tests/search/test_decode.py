@@ -14,7 +14,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.families import Heads
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.shape import BackboneSpec, LayerShape
-from autoprune.pruning.allocation import Allocation
+from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import dense_plan
 from autoprune.pruning.scores import Importance, scores
 from autoprune.search.baselines import baselines
