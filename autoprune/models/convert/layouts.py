@@ -12,6 +12,10 @@ from autoprune.models.convert.layout import Layout
 
 LAYOUTS: dict[str, Layout] = {row.model_type: row for row in (bunny.LAYOUT, internvl.LAYOUT)}
 
+PUBLISHED_TWICE = {"llava": ("mm_vision_tower", "llava-hf/llava-1.5-7b-hf")}
+"""Authors' layouts under a ``model_type`` of transformers: the key that tells them, and what to use
+instead."""
+
 
 def layout_of(directory: Path, config: Mapping[str, Any]) -> Layout:
     """Return the layout of a checkpoint.
@@ -25,10 +29,11 @@ def layout_of(directory: Path, config: Mapping[str, Any]) -> Layout:
     if name in LAYOUTS:
         return LAYOUTS[name]
     known = ", ".join(f"{row.model_type} ({row.example})" for row in LAYOUTS.values())
-    if name == "llava" and "mm_vision_tower" in config:
+    mark, instead = PUBLISHED_TWICE.get(name, (None, None))
+    if mark is not None and mark in config:
         raise AutoPruneError(
-            f"{directory} is LLaVA in its authors' layout, which is published in transformers' "
-            f"form too: use that, such as llava-hf/llava-1.5-7b-hf (convert knows {known})"
+            f"{directory} is {name} in its authors' layout, which is published in transformers' "
+            f"form too: use that, such as {instead} (convert knows {known})"
         )
     if name in CONFIG_MAPPING_NAMES:
         raise AutoPruneError(
