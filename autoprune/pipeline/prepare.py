@@ -159,7 +159,7 @@ def prepare(
         for split, size in wanted.splits
     }
     for exam in exams.values():
-        retention(exam.dense, exam.dense)  # refuses a model at chance before any trial starts
+        _check_ability(dense, exam)
     return Assets(
         ref=wanted.model,
         identity=dense.identity,
@@ -223,6 +223,18 @@ def open_evaluators(assets: Assets, splits: Sequence[str] | None = None) -> dict
         )
         for split in names
     }
+
+
+def _check_ability(dense: Loaded, exam: Exam) -> None:
+    """Refuse a model that is at chance before any trial starts."""
+    try:
+        retention(exam.dense, exam.dense)
+    except AutoPruneError as error:
+        if dense.vision:
+            raise
+        raise AutoPruneError(
+            f"a plain language model is asked the questions without their images: {error}"
+        ) from None
 
 
 def _read_by(encoded: EncodedSet, teacher: TeacherCache) -> EncodedSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.families import CASES, IMAGE, build_model
 from support.models import IMAGE_TOKENS, tiny_inputs, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -49,3 +50,30 @@ def test_steps_cost_more_the_more_is_trained() -> None:
     assert steps["full"] == 3 * forward
     assert costs.step(shapes, scope="full", checkpointing=True, **work) == 4 * forward
     assert costs.forward(shapes, **work) == forward + costs.vision
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_family_is_counted(name: str) -> None:
+    """As torch counts a forward pass on the same inputs, images of a known length included."""
+    case = CASES[name]
+    model = build_model(case.config(), attn="eager")
+    inputs = case.inputs(padded=False)
+    rows, tokens = inputs["input_ids"].shape
+    shown = int((inputs["input_ids"] == IMAGE).sum()) / rows
+    costs = flops_of(model.config, shown or None)
+    assert costs.image_tokens == shown
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(**inputs, use_cache=False)
+    counted = counter.get_total_flops()
+    shapes, images = costs.spec.layers, int(case.vision)
+    said = rows * costs.forward(shapes, tokens=tokens, predicted=tokens, images=images)
+    assert costs.vision > 0 or not case.vision
+    # Tokens that end the lines of a picture of tiles come from no tower.
+    newlines = 0.07 if case.wrapper in ("llava_next", "llava_onevision") else 0.0
+    assert said == pytest.approx(counted, rel=newlines + 1e-3)
+
+
+def test_towers_of_any_size_have_a_usual_image() -> None:
+    costs = flops_of(CASES["qwen2_5_vl-qwen2_5_vl_text"].config())
+    assert costs.image_tokens == (448 // 4 // 2) ** 2
+    assert costs.vision > 0
