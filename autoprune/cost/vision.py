@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.models.families import wrapper_of
+from autoprune.models.vision import between
 
 SIDE = 448
 """Pixels of an image's side, where a tower takes images of any size and nothing else is known."""
@@ -45,7 +46,7 @@ def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
     wrapper = wrapper_of(config)
     if wrapper.projector is None:
         return VisionFlops()
-    between = [model.get_submodule(path) for path in (wrapper.projector, *wrapper.beside)]
+    bridges = between(model)
     vision = config.vision_config
     patches = _patches(vision, image_tokens)
     seen = patches + _class_tokens(model)  # positions of a tile in the tower
@@ -56,7 +57,7 @@ def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
     tokens = tile_tokens if image_tokens is None else image_tokens
     tiles = tokens / tile_tokens
     weights = convolutions = 0
-    for module in _tower_modules(model, between):
+    for module in _tower_modules(model, bridges):
         if isinstance(module, nn.Linear):
             weights += module.weight.numel()
         elif isinstance(module, (nn.Conv2d, nn.Conv3d)):
@@ -66,7 +67,7 @@ def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
     tile = 2.0 * (weights * seen + convolutions * patches) + 4.0 * seen**2 * width * layers
     return VisionFlops(
         tower=tiles * tile,
-        projector=2.0 * tokens * sum(_matrices(module) for module in between),
+        projector=2.0 * tokens * sum(_matrices(module) for module in bridges),
         image_tokens=round(tokens),
     )
 
@@ -100,10 +101,10 @@ def _class_tokens(model: nn.Module) -> int:
     )
 
 
-def _tower_modules(model: Any, between: list[nn.Module]) -> list[nn.Module]:
+def _tower_modules(model: Any, bridges: list[nn.Module]) -> list[nn.Module]:
     """Return what is neither decoder, head nor projector, nor a head that the tower has."""
     others = {id(model.get_output_embeddings()), id(model.get_decoder())}
-    others |= {id(module) for part in [model.get_decoder(), *between] for module in part.modules()}
+    others |= {id(module) for part in [model.get_decoder(), *bridges] for module in part.modules()}
     unused = {
         id(inner)
         for name, module in model.named_modules()

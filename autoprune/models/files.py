@@ -207,6 +207,13 @@ def checkpoint_identity(directory: Path, headers: Iterable[TensorHeader]) -> str
     return content_hash(config, hashes)
 
 
+def processor_identity(directory: Path) -> str:
+    """Return a hash of everything beside the weights that says how text and images are read."""
+    kinds = ("*token*", "*processor*", "chat_template*", "vocab*", "merges*")
+    files = sorted({path for kind in kinds for path in directory.glob(kind) if path.is_file()})
+    return content_hash([[path.name, file_hash(path)] for path in files])
+
+
 def licence_of(directory: Path) -> str | None:
     """Return the licence that a checkpoint's card states, if it has one."""
     card = directory / "README.md"

@@ -27,6 +27,42 @@ def projector_of(model: Any) -> nn.Module | None:
     return None if path is None else model.get_submodule(path)
 
 
+def between(model: Any) -> list[nn.Module]:
+    """Return all modules between vision tower and decoder, the projector first."""
+    projector = projector_of(model)
+    if projector is None:
+        return []
+    return [projector, *(model.get_submodule(path) for path in wrapper_of(model.config).beside)]
+
+
+def let_dtypes_differ(model: Any) -> list[Any]:
+    """Let what stands between tower and decoder have another dtype than the tower.
+
+    Trained weights are held in float32 beside a frozen tower in bfloat16; a model's own forward
+    pass does not expect that where autocast is off.
+
+    Returns:
+        Handles; ``remove()`` of each ends it.
+    """
+    return [
+        module.register_forward_pre_hook(_in_own_dtype, with_kwargs=True)
+        for outer in between(model)
+        for module in (outer if isinstance(outer, nn.ModuleList) else [outer])
+    ]
+
+
+def _in_own_dtype(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    dtype = next(module.parameters()).dtype
+
+    def cast(value: Any) -> Any:
+        floats = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.to(dtype) if floats else value
+
+    return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
+
+
 @torch.no_grad()
 def vision_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """Return the frozen input of the projector, [images, tokens, dim].

@@ -23,6 +23,7 @@ from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.retention import retention
 from autoprune.evaluation.tasks import TaskSpec, materialise
 from autoprune.models.arrays import state_arrays
+from autoprune.models.files import processor_identity
 from autoprune.models.loading import Inspected, Loaded, inspect_model, load_model
 from autoprune.models.shape import BackboneSpec
 from autoprune.models.source import load_from, weight_source
@@ -115,13 +116,14 @@ def prepare(
     on_stage("loading the dense model")
     dense, weights, precision = _open(wanted.model, device, in_place)
     cache = Cache(folder)
+    reader = processor_identity(dense.directory)
 
     def stage(name: str, text: str, inputs: Any, compute: Callable[[], Any]) -> Any:
         def run() -> Any:
             on_stage(text)
             return compute()
 
-        return cache.get(name, [dense.identity, precision, inputs], run)
+        return cache.get(name, [dense.identity, reader, precision, inputs], run)
 
     train_set = load_split("train", wanted.train_images)
     calibration_set = load_split("calibration", wanted.calibration_images)

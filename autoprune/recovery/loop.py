@@ -18,7 +18,7 @@ from autoprune.data.encoding import Batch, EncodedSet, collate
 from autoprune.data.fractions import nested_fraction
 from autoprune.errors import AutoPruneError
 from autoprune.models.reading import answer_states
-from autoprune.models.vision import head
+from autoprune.models.vision import head, let_dtypes_differ
 from autoprune.recovery.losses import Answers, Needs, mix, needs_of
 from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.recovery.schedule import SampleOrder, learning_rate, make_optimizer
@@ -183,6 +183,8 @@ class Recovery:
         """Merge LoRA, undo what training set on the model, and return it in eval mode."""
         if not self._finished:
             close_scope(self.model)
+            for handle in self._bridges:
+                handle.remove()
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(self._requires_grad.get(name, True))
                 parameter.grad = None
@@ -347,6 +349,15 @@ class Recovery:
     def _promote(self) -> None:
         """Hold trained parameters in float32: updates below bfloat16's step would be lost."""
         for parameter in self.parameters.values():
+            parameter.data = parameter.data.float()
+        self._bridges = let_dtypes_differ(self.model)
+        embedding = self.model.get_input_embeddings().weight
+        if not (self.encoded.whole and embedding.requires_grad):
+            return
+        # Some models bring image features to the dtype of their first parameter, the tower's,
+        # where they meet the embeddings: so that one is held alike.
+        for name, parameter in self.model.named_parameters():
+            self._dtypes.setdefault(name, parameter.dtype)
             parameter.data = parameter.data.float()
 
     def _check_sources(self) -> None:

@@ -11,8 +11,7 @@ from torch import nn
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.models.backbone import backbone_of
-from autoprune.models.families import wrapper_of
-from autoprune.models.vision import projector_of
+from autoprune.models.vision import between, projector_of
 from autoprune.recovery.recipe import RecoveryRecipe
 
 Model = Any  # a transformers model; its class is chosen by the checkpoint
@@ -67,14 +66,12 @@ def _none(model: Model, recipe: RecoveryRecipe) -> None:
 
 
 def _projector(model: Model, recipe: RecoveryRecipe) -> None:
-    projector = projector_of(model)
-    if projector is None:
+    if projector_of(model) is None:
         raise AutoPruneError(
             f"{model.config.model_type!r} has no projector to train: use scope 'full' or 'none'"
         )
-    projector.requires_grad_(True)
-    for path in wrapper_of(model.config).beside:
-        model.get_submodule(path).requires_grad_(True)
+    for module in between(model):
+        module.requires_grad_(True)
 
 
 def _lora(model: Model, recipe: RecoveryRecipe) -> None:

@@ -79,7 +79,7 @@ def test_a_model_at_chance_is_refused_before_any_trial(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     known = ["user:", "assistant:", *words()]
-    model = CASES["qwen2"].saved(tmp_path / "model", known, vocab_size=192)
+    model = CASES["llama"].saved(tmp_path / "model", known, vocab_size=192)
     home = ["--home", str(tmp_path / "home")]
     assert run([*SEARCH.split(), "--model", str(model), "--name", "blind", *home]) == 2
     said = capfd.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from autoprune.data.chat import call_options, prompt_of, tokenizer_of
 from autoprune.evaluation.generation import GenericEngine, PackedEngine, Question, end_tokens
 from autoprune.evaluation.proxy import kl_to_dense
 from autoprune.models.families import wrapper_of
+from autoprune.models.files import processor_identity
 from autoprune.models.proof import probe_inputs, reference_of
 from autoprune.pruning.importance import measure
 from autoprune.recovery.loop import Recovery
@@ -136,3 +138,30 @@ def test_inputs_of_the_proof_are_the_processors_own(name: str) -> None:
     assert found.tokens.shape[1] > inputs["input_ids"].shape[1]
     kept = {n.removeprefix("made.") for n in found.processor["tensors"] if n.startswith("made.")}
     assert kept == (set(inputs) if CASES[name].vision else set())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_half_precision_is_recovered_beside_trained_float32(name: str) -> None:
+    """In every scope, and answers are asked for between two pieces; all is as before at the end."""
+    dense, processor, encoded = read(name)
+    half = copy.deepcopy(dense).to(torch.bfloat16)
+    cache = build_teacher(half, encoded, batch_size=2)
+    for scope in ("projector", "lora", "full")[not CASES[name].vision :]:
+        recipe = RecoveryRecipe(hidden=1.0, scope=scope, batch_size=4, sample_passes=8, lora_rank=2)
+        recovery = Recovery(copy.deepcopy(half), encoded, open_teacher(cache), recipe)
+        assert np.isfinite(recovery.run(0.5).loss)
+        assert GenericEngine(processor).answer(recovery.model, questions()[:1])
+        assert np.isfinite(recovery.run().loss)
+        made = recovery.finish()
+        assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
+        assert not any(module._forward_pre_hooks for module in made.modules())
+
+
+def test_another_chat_template_is_another_reader(tmp_path: Path) -> None:
+    """What is cached of a model is not taken for what it makes of other prompts."""
+    folder = CASES["llava-llama"].saved(tmp_path / "model")
+    before = processor_identity(folder)
+    assert processor_identity(folder) == before
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("user:", "question:"))
+    assert processor_identity(folder) != before
