@@ -40,6 +40,7 @@ def encode_for(
     processor: Any,
     *,
     pixel_dtype: type[np.floating] = np.float16,
+    keep: int | None = None,
 ) -> EncodedSet:
     """Encode a set in the layout that a model reads.
 
@@ -51,6 +52,8 @@ def encode_for(
         samples: what to encode.
         processor: of the model.
         pixel_dtype: that pixels are kept in.
+        keep: bytes of processed images that a whole set keeps at most; beyond, images are
+            processed whenever they are read. None keeps any number.
 
     Raises:
         AutoPruneError: see :func:`encode`.
@@ -65,7 +68,14 @@ def encode_for(
                 return packed
         except CannotPack:
             pass
-    return encode(samples, processor, whole=True, stacked=row.stacked, pixel_dtype=pixel_dtype)
+    return encode(
+        samples,
+        processor,
+        whole=True,
+        stacked=row.stacked,
+        pixel_dtype=pixel_dtype,
+        keep=keep,
+    )
 
 
 def encode(
@@ -76,6 +86,7 @@ def encode(
     whole: bool = False,
     stacked: tuple[str, ...] = (),
     pixel_dtype: type[np.floating] = np.float16,
+    keep: int | None = None,
 ) -> EncodedSet:
     """Tokenise a set and process its images.
 
@@ -91,6 +102,7 @@ def encode(
             own forward pass; ``packed`` does not count then.
         stacked: names of tensors whose images' tiles lie on an axis of their own.
         pixel_dtype: that pixels are kept in.
+        keep: bytes of processed images that are kept if ``whole``, see :func:`encode_for`.
 
     Raises:
         AutoPruneError: for a sample without turns, a processor that cannot be used (see
@@ -99,7 +111,8 @@ def encode(
     """
     image_token = image_token_of(processor)
     if whole:
-        return _encode_whole(samples, processor, stacked, pixel_dtype, image_token)
+        rows_alone = WholeBuilder(processor, stacked, pixel_dtype, keep)
+        return _encode_whole(samples, rows_alone, image_token)
     rows = RowBuilder(packed)
     pixels: list[np.ndarray] = []
     images, total = 0, len(samples)
@@ -124,17 +137,12 @@ def encode(
 
 
 def _encode_whole(
-    samples: SampleSet | Sequence[Sample],
-    processor: Any,
-    stacked: tuple[str, ...],
-    pixel_dtype: type[np.floating],
-    image_token: int,
+    samples: SampleSet | Sequence[Sample], rows: WholeBuilder, image_token: int
 ) -> EncodedSet:
-    rows = WholeBuilder(processor, stacked, pixel_dtype)
     cache: dict[bool, dict[tuple[str, str], TurnTokens]] = {True: {}, False: {}}
     for begin in range(0, len(samples), _CHUNK):
         chunk = [samples[i] for i in range(begin, min(begin + _CHUNK, len(samples)))]
-        render_new(processor, chunk, cache)
+        render_new(rows.processor, chunk, cache)
         for index, sample in enumerate(chunk, start=begin):
             known = cache[sample.image is not None]
             rows.add(index, sample, [known[turn.question, turn.answer] for turn in sample.turns])
@@ -144,9 +152,9 @@ def _encode_whole(
         pixel_values=None,
         packed=False,
         image_token_id=image_token,
-        pad_token_id=tokenizer_of(processor).pad_token_id or 0,
+        pad_token_id=tokenizer_of(rows.processor).pad_token_id or 0,
         whole=True,
-        stacked=stacked,
+        stacked=rows.stacked,
     )
 
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from autoprune.data.images import Images
 from autoprune.data.packing import IGNORED
-from autoprune.data.ragged import Ragged, ranges
+from autoprune.data.ragged import ranges
 from autoprune.errors import AutoPruneError
 from autoprune.identity import content_hash
 
@@ -31,7 +32,7 @@ class EncodedSet:
         answer_offsets: ``int64 [rows + 1]`` into the answer tokens of the whole set.
         samples: ``int64 [rows]``: the sample that a row came from.
         image_rows: ``int64 [rows, 2]``: start and stop of the row's images in ``pixel_values``,
-            an image's tiles counted one by one; in the whole layout, in ``extras``.
+            an image's tiles counted one by one; in the whole layout, in ``shown``.
         pixel_values: ``[images, 3, height, width]``, float16 unless asked otherwise; its rounding
             is at most a fourteenth of one step of an 8-bit pixel. ``None`` without images, and in
             the whole layout.
@@ -41,8 +42,9 @@ class EncodedSet:
         image_token_id: the id of image tokens; -1 if the processor has none.
         pad_token_id: fills rows up; never seen by any token.
         whole: whether rows are read by the model's own forward pass.
-        extras: of the whole layout, every tensor that the processor makes of an image, by name.
-        stacked: names of ``extras`` whose images' tiles lie on an axis of their own in a batch.
+        shown: of the whole layout, the images with every tensor that the processor makes of them;
+            ``None`` without images.
+        stacked: names of these tensors whose images' tiles lie on an axis of their own in a batch.
         types: of the whole layout, ``int32 [tokens]`` by name: what the processor says of each
             token.
     """
@@ -62,7 +64,7 @@ class EncodedSet:
     image_token_id: int
     pad_token_id: int
     whole: bool = False
-    extras: Mapping[str, Ragged] = field(default_factory=dict)
+    shown: Images | None = None
     stacked: tuple[str, ...] = ()
     types: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -78,7 +80,9 @@ class EncodedSet:
     @cached_property
     def identity(self) -> str:
         """Content hash over every array."""
-        return content_hash([getattr(self, own.name) for own in fields(self)])
+        shown = None if self.shown is None else self.shown.identity
+        own = [getattr(self, own.name) for own in fields(self) if own.name != "shown"]
+        return content_hash([*own, shown])
 
     @property
     def has_images(self) -> bool:
@@ -97,11 +101,11 @@ class EncodedSet:
     @property
     def has_pixels(self) -> bool:
         """Whether the images themselves are at hand."""
-        return self.pixel_values is not None or bool(self.extras)
+        return self.pixel_values is not None or self.shown is not None
 
     def without_pixels(self) -> EncodedSet:
         """Return the same set without its images, for when features are kept instead."""
-        return replace(self, pixel_values=None, extras={})
+        return replace(self, pixel_values=None, shown=None)
 
 
 class AnswerIndex(NamedTuple):
@@ -193,7 +197,7 @@ def collate(
     values = None
     if pixels and encoded.pixel_values is not None and len(images):
         values = _tensor(encoded.pixel_values[images].astype(np.float32), device)
-    if pixels and encoded.has_images and encoded.whole and not encoded.extras:
+    if encoded.whole and len(images) and encoded.shown is None:
         raise AutoPruneError("the encoded set has no pixels, which its model reads: keep them")
     answers = encoded.answer_offsets[rows]
     return Batch(
@@ -214,21 +218,16 @@ def collate(
         whole=encoded.whole,
         inputs={
             **{name: _tensor(gather(kind, 0), device) for name, kind in encoded.types.items()},
-            **_image_inputs(encoded, images, device),
+            **{
+                name: _tensor(values, device)
+                for name, values in (
+                    encoded.shown.batch(images, encoded.stacked)
+                    if encoded.shown is not None and len(images)
+                    else {}
+                ).items()
+            },
         },
     )
-
-
-def _image_inputs(
-    encoded: EncodedSet, images: np.ndarray, device: str | torch.device
-) -> dict[str, torch.Tensor]:
-    made = {}
-    for name, ragged in encoded.extras.items() if len(images) else ():
-        values = ragged.stacked(images) if name in encoded.stacked else ragged.joined(images)
-        if np.issubdtype(values.dtype, np.floating):
-            values = values.astype(np.float32)
-        made[name] = _tensor(values, device)
-    return made
 
 
 def batches(

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 
 from autoprune.data.chat import TurnTokens
+from autoprune.data.images import (
+    OF_TOKENS,
+    Images,
+    Kept,
+    MadeAgain,
+    only_image,
+    picture_bytes,
+)
 from autoprune.data.packing import IGNORED
 from autoprune.data.ragged import Ragged
 from autoprune.data.samples import Sample
 from autoprune.errors import AutoPruneError
-
-# What a processor returns and no forward pass takes from here, and what it says of each token.
-_ELSEWHERE = {"input_ids", "attention_mask", "labels"}
-_OF_TOKENS = {"token_type_ids", "mm_token_type_ids"}
 
 
 class WholeBuilder:
@@ -28,10 +32,16 @@ class WholeBuilder:
         processor: of the model.
         stacked: names of tensors that hold the tiles of an image on an axis of their own.
         pixel_dtype: that floating tensors are kept in.
+        keep: bytes of images' tensors that are kept at most; beyond, the pictures are. None keeps
+            any number.
     """
 
     def __init__(
-        self, processor: Any, stacked: tuple[str, ...], pixel_dtype: type[np.floating]
+        self,
+        processor: Any,
+        stacked: tuple[str, ...],
+        pixel_dtype: type[np.floating],
+        keep: int | None,
     ) -> None:
         self.processor = processor
         self.stacked = stacked
@@ -39,7 +49,10 @@ class WholeBuilder:
         self.input_ids: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
         self.types: list[dict[str, np.ndarray]] = []
-        self.extras: dict[str, list[np.ndarray]] = {}
+        self.keep = keep
+        self.tensors: dict[str, list[np.ndarray]] | None = {}
+        self.pictures: list[np.ndarray] = []
+        self.held = 0
         self.samples: list[int] = []
         self.image_rows: list[tuple[int, int]] = []
         self.images = 0
@@ -64,7 +77,7 @@ class WholeBuilder:
             self.labels.append(np.concatenate([hidden, answer]))
             self._add_types(made, len(ids), len(row))
             if sample.image is not None and number == 0:
-                self._add_image(made)
+                self._add_image(sample.image, made)
             self.samples.append(index)
             self.image_rows.append(shown)
         self.images = shown[1]
@@ -91,7 +104,7 @@ class WholeBuilder:
             "offsets": np.concatenate([[0], np.cumsum(lengths)]),
             "answer_offsets": np.concatenate([[0], np.cumsum(answers)]),
             "types": types,
-            "extras": {name: Ragged.of(items) for name, items in self.extras.items()},
+            "shown": self._images(),
         }
 
     def _process(self, sample: Sample, turn: TurnTokens) -> dict[str, np.ndarray]:
@@ -109,15 +122,27 @@ class WholeBuilder:
             {
                 name: value[0][place].astype(np.int32)
                 for name, value in made.items()
-                if name in _OF_TOKENS
+                if name in OF_TOKENS
             }
         )
 
-    def _add_image(self, made: dict[str, np.ndarray]) -> None:
-        for name, value in made.items():
-            if name in _ELSEWHERE | _OF_TOKENS:
-                continue
-            item = value[0] if name in self.stacked else value
+    def _add_image(self, image: Any, made: dict[str, np.ndarray]) -> None:
+        self.pictures.append(picture_bytes(image))
+        if self.tensors is None:
+            return
+        for name, item in only_image(made, self.stacked).items():
             if np.issubdtype(item.dtype, np.floating):
                 item = item.astype(self.pixel_dtype)
-            self.extras.setdefault(name, []).append(item)
+            self.tensors.setdefault(name, []).append(item)
+            self.held += item.nbytes
+        if self.keep is not None and self.held > self.keep:
+            self.tensors = None
+
+    def _images(self) -> Images | None:
+        if not self.pictures:
+            return None
+        if self.tensors is not None:
+            return Kept({name: Ragged.of(items) for name, items in self.tensors.items()})
+        sizes = np.array([picture.shape[:2] for picture in self.pictures], dtype=np.int32)
+        pixels = Ragged.of([picture.reshape(-1) for picture in self.pictures])
+        return MadeAgain(self.processor, pixels, sizes)

@@ -166,7 +166,7 @@ class _Exam:
         self.on_stage(f"load {ref}")
         dtype = getattr(torch, working_precision(inspect_model(ref, named)))
         loaded = load_model(ref, dtype, self.device, named=named)
-        encoded = encode_for(loaded.config, self.samples, loaded.processor)
+        encoded = encode_for(loaded.config, self.samples, loaded.processor, keep=0)
         evaluator = Evaluator(loaded.processor, self.folder, self.specs, encoded=encoded)
         self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")
         return loaded.spec.total_params, evaluator.evaluate(loaded.model)

@@ -56,7 +56,7 @@ class Preparation:
         splits: name of each exam's split, and its number of images (None: all of them).
         train_images: recovery samples that are 100 % of the data.
         calibration_images: samples of the importance pass.
-        cache_limit: bytes of cached features and teacher states.
+        cache_limit: bytes of cached features (or processed images) and teacher states.
     """
 
     model: str
@@ -127,8 +127,12 @@ def prepare(
 
     train_set = load_split("train", wanted.train_images)
     calibration_set = load_split("calibration", wanted.calibration_images)
-    encoded = partial(_encoded, stage, dense)
+    keep = None if wanted.cache_limit is None else wanted.cache_limit // 2
+    encoded = partial(_encoded, stage, dense, keep=keep)
     train, calibration = encoded(train_set), encoded(calibration_set)
+    limit = wanted.cache_limit
+    if limit is not None and train.shown is not None:
+        limit = max(0, limit - train.shown.nbytes)
 
     def importance_pass() -> Importance:
         rows = calibration_rows(dense.spec, calibration, precision)
@@ -146,8 +150,8 @@ def prepare(
     teacher = stage(
         "teacher",
         f"caching the dense model's states on {len(train):,} recovery samples",
-        [train.identity, wanted.cache_limit],
-        lambda: build_teacher(dense.model, train, wanted.cache_limit, device=device),
+        [train.identity, limit],
+        lambda: build_teacher(dense.model, train, limit, device=device),
     )
     probe = encoded(load_split("calibration", min(PROBE_IMAGES, wanted.calibration_images)))
     probe_teacher = stage(
@@ -244,12 +248,14 @@ def _read_by(encoded: EncodedSet, teacher: TeacherCache) -> EncodedSet:
     return encoded if teacher.features is None else encoded.without_pixels()
 
 
-def _encoded(stage: Callable[..., Any], dense: Loaded, samples: SampleSet) -> EncodedSet:
+def _encoded(
+    stage: Callable[..., Any], dense: Loaded, samples: SampleSet, keep: int | None
+) -> EncodedSet:
     result: EncodedSet = stage(
         "encoded",
         f"tokenising {len(samples):,} samples of {samples.name}",
-        samples.identity,
-        lambda: encode_for(dense.config, samples, dense.processor),
+        [samples.identity, keep],
+        lambda: encode_for(dense.config, samples, dense.processor, keep=keep),
     )
     return result
 
@@ -264,7 +270,8 @@ def _exam(
 ) -> Exam:
     """Write a split's tasks and score the dense model on them."""
     task_dir = materialise(samples, tasks, folder / "tasks")
-    encoded = _encoded(stage, dense, samples)
+    # Images of a model that is run whole are read from the tasks; none need be kept here.
+    encoded = _encoded(stage, dense, samples, keep=0)
 
     def score() -> Exam:
         evaluator = Evaluator(dense.processor, task_dir, tasks, encoded=encoded)

@@ -115,7 +115,7 @@ class SearchSettings(BaseModel):
         800, description="Most samples that the recovery of one trial may see, passes included."
     )
     cache_limit: str = Field(
-        "4GiB", description="Most memory for cached features and teacher states."
+        "4GiB", description="Most memory for cached features, processed images and teacher states."
     )
     data_fraction: float | None = Field(
         None, description="Fix the share of unique recovery data; by default it is searched."

@@ -13,6 +13,7 @@ from support.families import BOS, CASES, EOS, IMAGE, build_model
 from support.questions import SAMPLES, alone, read, states_alone
 
 from autoprune.data.encoding import IGNORED, EncodedSet, batches, collate, encode, encode_for
+from autoprune.data.images import Kept, MadeAgain
 from autoprune.data.ragged import Ragged
 from autoprune.data.samples import without_images
 from autoprune.errors import AutoPruneError
@@ -127,7 +128,7 @@ def test_a_whole_set_travels_uncopied_and_is_known_by_its_content(name: str) -> 
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(encoded, protocol=5, buffer_callback=buffers.append)
     there = pickle.loads(data, buffers=buffers)
-    assert np.shares_memory(there.extras["pixel_values"].values, buffers_of(encoded))
+    assert np.shares_memory(pixels_of(there), pixels_of(encoded))
     assert there.identity == encoded.identity
     fewer = encode_for(model.config, SAMPLES[:2], processor, pixel_dtype=np.float32)
     assert fewer.identity != encoded.identity
@@ -135,8 +136,27 @@ def test_a_whole_set_travels_uncopied_and_is_known_by_its_content(name: str) -> 
         collate(encoded.without_pixels(), [0])
 
 
-def buffers_of(encoded: EncodedSet) -> np.ndarray:
-    return encoded.extras["pixel_values"].values
+def pixels_of(encoded: EncodedSet) -> np.ndarray:
+    assert isinstance(encoded.shown, Kept)
+    return encoded.shown.tensors["pixel_values"].values
+
+
+@pytest.mark.parametrize("name", ["gemma3-gemma3_text", "idefics3-llama", "qwen2_vl-qwen2_vl_text"])
+def test_images_that_are_too_much_to_keep_are_processed_again(name: str) -> None:
+    model, processor, encoded = read(name)
+    lean = encode_for(model.config, SAMPLES, processor, pixel_dtype=np.float32, keep=1000)
+    assert isinstance(lean.shown, MadeAgain)
+    assert encoded.shown is not None
+    assert lean.shown.nbytes == sum(3 * s.image.height * s.image.width for s in SAMPLES if s.image)
+    assert lean.shown.nbytes < encoded.shown.nbytes
+    assert len(lean.shown) == len(encoded.shown) == 3
+    there = pickle.loads(pickle.dumps(lean))
+    assert there.identity == lean.identity != encoded.identity
+    one, two = collate(encoded, [3, 0, 1]), collate(there, [3, 0, 1])
+    assert one.inputs.keys() == two.inputs.keys()
+    assert all(torch.equal(one.inputs[name], two.inputs[name]) for name in one.inputs)
+    enough = encode_for(model.config, SAMPLES, processor, keep=10**9)
+    assert isinstance(enough.shown, Kept)
 
 
 @pytest.mark.parametrize("name", ["qwen3_vl-qwen3_vl_text", "smolvlm-llama", "llava_next-llama"])
