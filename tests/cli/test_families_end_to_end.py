@@ -19,8 +19,8 @@ from autoprune.search.settings import SearchSettings
 from autoprune.zoo.questions import words
 
 SEARCH = (
-    "search --budget 80% --trials 3 --seed 3 --search-samples 16 --confirm-samples 16"
-    " --max-recovery-samples 64 --confirm-seeds 2 --confirm-points 2 --json"
+    "search --budget 80% --trials 2 --seed 3 --search-samples 12 --confirm-samples 12"
+    " --max-recovery-samples 32 --confirm-seeds 2 --confirm-points 2 --json"
 )
 ONE_A_WRAPPER = list({case.wrapper: name for name, case in CASES.items()}.values())
 
@@ -52,7 +52,7 @@ def test_from_search_to_checkpoint(
     assert all(p["params"] <= front["budget"]["params"] for p in front["points"])
     point = f"tiny:{front['points'][0]['trial']}"
     out = tmp_path / "smaller"
-    assert run(["apply", point, "-o", str(out), *home, "--json"]) == 0
+    assert run(["apply", point, "-o", str(out), *home]) == 0
     capfd.readouterr()
     assert run(["evaluate", str(out), "--samples", "8", "--json"]) == 0
     said = json.loads(capfd.readouterr().out)

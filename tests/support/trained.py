@@ -14,7 +14,7 @@ from support.families import CASES, build_model
 VOCABULARY = 192
 
 
-def trained_checkpoint(name: str, directory: Path, *, images: int = 48, passes: int = 3200) -> Path:
+def trained_checkpoint(name: str, directory: Path, *, images: int = 48, passes: int = 2000) -> Path:
     """Save a model of ``CASES[name]`` with its processor, trained for a few seconds."""
     case = CASES[name]
     vocabulary = ["user:", "assistant:", "answer", "en", *words()]
