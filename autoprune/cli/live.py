@@ -96,7 +96,7 @@ def describe_trial(record: TrialRecord) -> str:
         parts[0] += f" ({record.origin})"
     if record.fraction is not None and record.params is not None:
         parts.append(f"{params_text(record.params)} params, {record.fraction:.1%} of the whole")
-        if record.bytes is not None and record.precision not in ("", "float32"):
+        if record.bytes is not None and record.precision not in ("", "float32", "bfloat16"):
             parts[-1] += f", {bytes_text(record.bytes)} in {record.precision}"
     if record.retention is not None:
         parts.append(f"retention {record.retention:.3f}")
@@ -137,7 +137,7 @@ def _front_table(front: Sequence[TrialRecord]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     # Bytes and bits are shown where they tell points apart.
     stored = len({record.precision for record in front}) > 1 or any(
-        record.precision not in ("", "float32") for record in front
+        record.precision not in ("", "float32", "bfloat16") for record in front
     )
     sizes = ("params", "of whole", *(("stored", "bits") if stored else ()))
     for title in ("trial", *sizes, "retention", "axis", "recovery", "data"):

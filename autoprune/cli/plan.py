@@ -38,9 +38,9 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     Of a model that lies there as nothing but a configuration, sizes are known; ``unknown`` then
     says what is not, and why.
     """
-    from autoprune.cost.bytes import stored_bytes
+    from autoprune.cost.bytes import dense_bytes, stored_bytes
     from autoprune.evaluation.tasks import resolve_tasks
-    from autoprune.pipeline.prepare import inspect
+    from autoprune.pipeline.prepare import inspect, working_precision
     from autoprune.pruning.allocation import reachable
     from autoprune.pruning.knobs import Allocation
     from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
@@ -56,7 +56,8 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     else:
         preflight(settings, outline=True)
     dense = inspect(settings.model, outline=True)
-    sizes = read_sizes(settings, dense.spec)
+    precision = working_precision(dense)
+    sizes = read_sizes(settings, dense.spec, precision)
     spec = dense.spec
     space = store.space() if store.exists() else load_space(settings.space)
     space = with_precisions(space, settings.precisions)
@@ -84,7 +85,8 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         "smallest": sizes.smallest,
         "objective": settings.objective,
         "bytes": {
-            "dense": stored_bytes(spec),
+            "precision": precision,
+            "dense": dense_bytes(spec, precision),
             "by_precision": {
                 name: {"smallest": low, "largest": high, "dense": stored_bytes(spec, None, name)}
                 for name, (low, high) in sizes.spans.items()
@@ -127,7 +129,7 @@ def _sizes(plan: dict[str, Any]) -> str:
         f"({row['smallest'] / whole:.1%} to {row['largest'] / whole:.1%})"
         for name, row in plan["bytes"]["by_precision"].items()
     )
-    return f"{'; '.join(said)}; of {size_on_disk(whole)} in float32"
+    return f"{'; '.join(said)}; of {size_on_disk(whole)} in {plan['bytes']['precision']}"
 
 
 def _rows(plan: dict[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from autoprune.cost.bytes import DENSE_PRECISION, format_bytes, stored_bytes
+from autoprune.cost.bytes import dense_bytes, format_bytes
 from autoprune.cost.parameters import format_params
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.models.precision import PRECISIONS
@@ -40,7 +40,7 @@ class Budget:
         text: as the user wrote it.
         unit: the row of :data:`UNITS` that read it.
         params: most parameters allowed, tied tensors counted once; for a budget in bytes those
-            that are stored in as many bytes without quantisation.
+            that take as many bytes without quantisation.
         bytes: most bytes of stored weights allowed, for a budget in bytes.
     """
 
@@ -51,7 +51,7 @@ class Budget:
 
 
 Limit = tuple[int, int | None]
-"""Most parameters, and most bytes where that is what was typed."""
+"""Most parameters, and most bytes where those are what was typed."""
 
 
 def _params(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
@@ -69,7 +69,7 @@ def _bytes(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
             f"{', '.join(BYTES)}, {EXAMPLES}"
         )
     limit = int(amount * BYTES[scale])
-    return limit // PRECISIONS[DENSE_PRECISION].item_bytes, limit
+    return limit, limit
 
 
 def _percent(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
@@ -91,7 +91,9 @@ UNITS: dict[str, Callable[[Decimal, str, str, BackboneSpec], Limit]] = {
 }
 
 
-def parse_budget(text: str, spec: BackboneSpec, *, embedded: bool = False) -> Budget:
+def parse_budget(
+    text: str, spec: BackboneSpec, *, embedded: bool = False, precision: str = "float32"
+) -> Budget:
     """Read a budget for a dense model of ``spec``.
 
     Args:
@@ -99,6 +101,7 @@ def parse_budget(text: str, spec: BackboneSpec, *, embedded: bool = False) -> Bu
         spec: the dense model.
         embedded: whether that is the embedded model, chosen by default; a budget beyond it
             then asks for ``--model``.
+        precision: that the dense model is worked with in, which bytes are counted in.
 
     Raises:
         AutoPruneError: if the amount or unit cannot be read, is not above zero, or is not
@@ -124,10 +127,12 @@ def parse_budget(text: str, spec: BackboneSpec, *, embedded: bool = False) -> Bu
     if amount <= 0:
         raise AutoPruneError(f"budget {text!r} is not above zero: write one {EXAMPLES}")
     params, limit = UNITS[unit](amount, match["scale"], text, spec)
+    if limit is not None:
+        params = limit // PRECISIONS[precision].item_bytes
     if params >= spec.total_params:
         size = f"{format_params(spec.total_params)} parameters ({spec.total_params:,})"
         if limit is not None:
-            size += f", in {DENSE_PRECISION} {format_bytes(stored_bytes(spec))}"
+            size += f", in {precision} {format_bytes(dense_bytes(spec, precision))}"
         if embedded:
             raise AutoPruneError(
                 f"budget {text!r} is not smaller than the embedded model, which has {size}: "

@@ -10,14 +10,11 @@ from autoprune.models.families import FAMILIES
 from autoprune.models.precision import precision_of
 from autoprune.models.shape import BackboneSpec, LayerShape
 
-DENSE_PRECISION = "float32"
-"""Shares of bytes are of the dense model in this precision, in which candidates are recovered."""
-
 
 def stored_bytes(
     spec: BackboneSpec,
     pruned: Shaped | Iterable[LayerShape] | None = None,
-    precision: str = DENSE_PRECISION,
+    precision: str = "float32",
 ) -> int:
     """Return the bytes of the tensors of a saved model, scales and zero points included.
 
@@ -39,6 +36,16 @@ def stored_bytes(
         shapes = pruned if isinstance(pruned, Iterable) else pruned.shapes
     layers = sum(layer_bytes(spec, shape, precision) for shape in shapes)
     return row.item_bytes * spec.outside_params + layers
+
+
+def dense_bytes(spec: BackboneSpec, precision: str = "float32") -> int:
+    """Return the bytes of the dense model as it is worked with: what shares of bytes are of.
+
+    Args:
+        spec: the dense model.
+        precision: of a candidate; the dense model is counted in its ``dtype``.
+    """
+    return stored_bytes(spec, None, precision_of(precision).dtype)
 
 
 @lru_cache(maxsize=4096)

@@ -50,7 +50,7 @@ class Applied:
         params: its parameters.
         fraction: share of the whole dense model.
         stored: bytes of its weights.
-        stored_fraction: share of the dense model's in float32.
+        stored_fraction: share of the dense model's in the precision it is worked with.
         precision: of its weights.
         left: linear layers of the backbone that a quantised precision could not take.
         retention: of these weights, where known.
@@ -204,7 +204,7 @@ def _save(
     on_stage: Stage,
 ) -> Applied:
     """Quantise a recovered model where its candidate says so, in place, and write it."""
-    from autoprune.cost.bytes import stored_bytes
+    from autoprune.cost.bytes import dense_bytes, stored_bytes
     from autoprune.cost.parameters import size_of
     from autoprune.models.checkpoint import how_to_load, save_checkpoint
     from autoprune.models.families import wrapper_of
@@ -228,7 +228,7 @@ def _save(
         params=size.params,
         fraction=size.fraction,
         stored=stored,
-        stored_fraction=stored / stored_bytes(dense.spec),
+        stored_fraction=stored / dense_bytes(dense.spec, candidate.precision),
         precision=candidate.precision,
         left=left,
         retention=facts.retention,

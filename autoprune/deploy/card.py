@@ -82,7 +82,7 @@ def settings_of(settings: SearchSettings) -> dict[str, Any]:
 
 def scores_of(facts: Facts) -> dict[str, Any]:
     """Return ``scores.json``: these weights' own scores, the confirmed ones, the dense model's."""
-    from autoprune.cost.bytes import stored_bytes
+    from autoprune.cost.bytes import dense_bytes, stored_bytes
     from autoprune.cost.parameters import size_of
 
     size = size_of(facts.dense.spec, facts.candidate.plan)
@@ -92,7 +92,7 @@ def scores_of(facts: Facts) -> dict[str, Any]:
         "fraction": size.fraction,
         "backbone_removed": size.backbone_removed,
         "bytes": stored,
-        "bytes_fraction": stored / stored_bytes(facts.dense.spec),
+        "bytes_fraction": stored / dense_bytes(facts.dense.spec, facts.candidate.precision),
         "precision": facts.candidate.precision,
         "not_quantised": list(facts.left),
         "split": facts.split,
@@ -192,15 +192,15 @@ def _needed(facts: Facts) -> str:
 
 def _stored(facts: Facts) -> list[str]:
     """Return what its weights take, and how those of the backbone are stored."""
-    from autoprune.cost.bytes import format_bytes, stored_bytes
+    from autoprune.cost.bytes import dense_bytes, format_bytes, stored_bytes
     from autoprune.models.precision import PRECISIONS
 
     precision = facts.candidate.precision
     stored = stored_bytes(facts.dense.spec, facts.candidate.plan, precision)
-    share = stored / stored_bytes(facts.dense.spec)
+    share = stored / dense_bytes(facts.dense.spec, precision)
     line = (
         f"Its weights take {format_bytes(stored)} ({stored:,} bytes, {share:.1%} of the dense "
-        "model in float32)"
+        f"model in {PRECISIONS[precision].dtype})"
     )
     if PRECISIONS[precision].storage is None:
         return [f"{line}, in {precision}."]

@@ -103,14 +103,19 @@ def _int4(rows: int, columns: int) -> dict[str, Stored]:
     }
 
 
+# A row of one column would get a scale for the whole matrix, and then not be accepted.
+_INT8 = Storage("Int8WeightOnlyConfig", 1, _int8, fewest=2)
+_INT4 = Storage("NVFP4WeightOnlyConfig", 16, _int4)
+
 PRECISIONS: dict[str, Precision] = {
     "float32": Precision("float32"),
     "bfloat16": Precision("bfloat16"),
-    # A row of one column would get a scale for the whole matrix, and then not be accepted.
-    "int8": Precision("float32", Storage("Int8WeightOnlyConfig", 1, _int8, fewest=2)),
-    "int4": Precision("float32", Storage("NVFP4WeightOnlyConfig", 16, _int4)),
+    "int8": Precision("float32", _INT8),
+    "int4": Precision("float32", _INT4),
+    "int8-bf16": Precision("bfloat16", _INT8),
+    "int4-bf16": Precision("bfloat16", _INT4),
 }
-"""Every precision that a candidate may have."""
+"""Every precision that a candidate may have; behind a dash is that of what is not quantised."""
 
 
 def precision_of(name: str) -> Precision:
@@ -122,6 +127,14 @@ def precision_of(name: str) -> Precision:
     if name not in PRECISIONS:
         raise AutoPruneError(f"unknown precision {name!r}{did_you_mean(name, PRECISIONS)}")
     return PRECISIONS[name]
+
+
+def precision_beside(name: str, dtype: str) -> str:
+    """Return the precision that quantises like ``name`` and keeps the rest in ``dtype``."""
+    storage = precision_of(name).storage
+    return next(
+        other for other, row in PRECISIONS.items() if (row.dtype, row.storage) == (dtype, storage)
+    )
 
 
 def stored_precision(config: Mapping[str, Any], what: str) -> str | None:

@@ -18,7 +18,7 @@ from torch import nn
 from autoprune.errors import AutoPruneError
 from autoprune.models.backbone import backbone_of
 from autoprune.models.families import wrapper_of
-from autoprune.models.precision import PRECISIONS, Storage, precision_of
+from autoprune.models.precision import Storage, precision_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def quantise(model: Any, precision: str) -> Quantised:
     """Quantise the linear layers of a model's decoder layers in place.
 
     Args:
-        model: recovered, adapters merged; its other weights are neither changed nor copied.
+        model: recovered in the precision's ``dtype``, adapters merged; its other weights are
+            neither changed nor copied.
         precision: a key of :data:`~autoprune.models.precision.PRECISIONS`; for one that is not
             quantised nothing happens.
 
@@ -84,7 +85,7 @@ def quantise(model: Any, precision: str) -> Quantised:
             raise AutoPruneError(
                 f"weight {name} is not finite and cannot be quantised: recover at a lower rate"
             )
-        _QUANTISE[precision](linear)
+        _QUANTISE[storage.library](linear)
         linear.weight.requires_grad_(False)
         done.append(name)
     _note(model, storage, left)
@@ -181,5 +182,4 @@ def _to_int4(linear: Any) -> None:
     linear.weight = nn.Parameter(packed, requires_grad=False)
 
 
-_QUANTISE = {"int8": _to_int8, "int4": _to_int4}
-assert _QUANTISE.keys() == {name for name, row in PRECISIONS.items() if row.storage is not None}
+_QUANTISE = {"Int8WeightOnlyConfig": _to_int8, "NVFP4WeightOnlyConfig": _to_int4}

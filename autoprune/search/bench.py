@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.cost.bytes import stored_bytes
+from autoprune.cost.bytes import dense_bytes, stored_bytes
 from autoprune.cost.parameters import size_of
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.assets import Assets
@@ -43,15 +43,8 @@ class TrialBench:
         self.work = work
 
     def candidate(self, knobs: Mapping[str, Value], seed: int) -> Candidate:
-        """Decode knobs, with the recovery's subset and order drawn by ``seed``.
-
-        A candidate that is not to be quantised has the dense model's own precision.
-        """
-        context = replace(self.work.context, seed=seed)
-        candidate = decode(self.work.space.complete(knobs), context)
-        if candidate.precision != Candidate.precision:
-            return candidate
-        return replace(candidate, precision=self.bench.assets.precision)
+        """Decode knobs, with the recovery's subset and order drawn by ``seed``."""
+        return decode(self.work.space.complete(knobs), replace(self.work.context, seed=seed))
 
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""
@@ -104,6 +97,6 @@ def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, A
         "backbone_removed": size.backbone_removed,
         "precision": candidate.precision,
         "bytes": stored,
-        "bytes_fraction": stored / stored_bytes(spec),
+        "bytes_fraction": stored / dense_bytes(spec, candidate.precision),
         "seed": candidate.recipe.seed,
     }

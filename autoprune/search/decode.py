@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from autoprune.cost.parameters import size_of
 from autoprune.errors import AutoPruneError
+from autoprune.models.precision import precision_beside
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pruning.knobs import BASELINES, Allocation
@@ -41,6 +42,8 @@ class DecodeContext:
         stock: whether every candidate must load with plain transformers.
         seed: of the recovery's data subset and order.
         data_fraction: fixes the data fraction of every candidate, or leaves it to the knobs.
+        precision: that the dense model is worked with in; that of a candidate which is not
+            quantised, and of what is not quantised in others.
         spans: precision -> smallest and largest bytes of stored weights, where sizes are in
             bytes; empty where they are in parameters.
     """
@@ -56,6 +59,7 @@ class DecodeContext:
     stock: bool = False
     seed: int = 0
     data_fraction: float | None = None
+    precision: str = "float32"
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -67,12 +71,16 @@ def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
     """
     plan = _plan(knobs, context, _sizing(knobs, context))
     removed = size_of(context.spec, plan).backbone_removed
-    return Candidate(plan, _recipe(knobs, context, removed), str(knobs["precision"]))
+    return Candidate(plan, _recipe(knobs, context, removed), _precision(knobs, context))
+
+
+def _precision(knobs: Mapping[str, Value], context: DecodeContext) -> str:
+    return precision_beside(str(knobs["precision"]), context.precision)
 
 
 def _sizing(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
     """Return the target size: the knob ``size`` spans the sizes that the precision allows."""
-    precision = str(knobs["precision"])
+    precision = _precision(knobs, context)
     multiple = multiple_of(precision, context.multiple)
     if not context.spans:
         low, high = context.min_params, context.max_params

@@ -63,14 +63,15 @@ def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.models.precision import PRECISIONS
     from autoprune.models.quantise import require_library
-    from autoprune.pipeline.prepare import inspect
+    from autoprune.pipeline.prepare import inspect, working_precision
     from autoprune.search.session import resources_of
     from autoprune.search.sizes import read_sizes
 
     specs = resolve_tasks(settings.tasks or None)
     if any(PRECISIONS[name].storage for name in settings.precisions):
         require_library()
-    read_sizes(settings, inspect(settings.model, outline=outline).spec)
+    found = inspect(settings.model, outline=outline)
+    read_sizes(settings, found.spec, working_precision(found))
     for spec in specs:
         if spec.family is None:
             own = ", ".join(s.name for s in resolve_tasks())

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from autoprune.cost.bytes import stored_bytes
+from autoprune.cost.bytes import dense_bytes
 from autoprune.evaluation.tasks import resolve_tasks
-from autoprune.models.precision import PRECISIONS
+from autoprune.models.precision import PRECISIONS, precision_beside
 from autoprune.pipeline.assets import Assets
-from autoprune.pipeline.prepare import Preparation, inspect, prepare
+from autoprune.pipeline.prepare import Preparation, inspect, prepare, working_precision
 from autoprune.resources import Resources
 from autoprune.search.baselines import baselines, room
 from autoprune.search.bench import TrialWork
@@ -55,7 +55,8 @@ class PipelineProblem:
         self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]
     ) -> PreparedSearch:
         """Check the settings against the model, then measure and cache what trials share."""
-        sizes = read_sizes(settings, inspect(settings.model).spec)
+        found = inspect(settings.model)
+        sizes = read_sizes(settings, found.spec, working_precision(found))
         wanted = preparation(settings)
         resources = Resources(
             cpus=settings.workers * settings.cpus_per_trial, gpus=settings.gpus_per_trial
@@ -74,6 +75,7 @@ class PipelineProblem:
             data_fraction=settings.data_fraction,
             multiple=channel_multiple(settings, assets.spec),
             stock=settings.deployable == "stock",
+            precision=assets.precision,
             spans=sizes.spans,
         )
         return PreparedSearch(settings, space, assets, context, sizes.budget)
@@ -111,7 +113,8 @@ class PreparedSearch:
     def _removed_at(self, size: float) -> float:
         """Return the share of the backbone removed at a value of the knob ``size``."""
         if self.context.spans:
-            precision = self.settings.precisions[0]  # that of the baselines
+            first = self.settings.precisions[0]  # that of the baselines
+            precision = precision_beside(first, self.context.precision)
             low, high = self.context.spans[precision]
             return 1 - kept_share(self.context.spec, precision, low + size * (high - low))
         span = self.context.max_params - self.context.min_params
@@ -124,7 +127,12 @@ class PreparedSearch:
         """The model before pruning, scored on the ``confirm`` split."""
         scores = self.assets.exams["confirm"].dense
         spec = self.assets.spec
-        return Dense(params=spec.total_params, bytes=stored_bytes(spec), scores=scores.by_task)
+        return Dense(
+            params=spec.total_params,
+            bytes=dense_bytes(spec, self.context.precision),
+            precision=self.context.precision,
+            scores=scores.by_task,
+        )
 
     @property
     def versions(self) -> Mapping[str, str]:

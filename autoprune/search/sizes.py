@@ -9,6 +9,7 @@ from autoprune.cost.budget import Budget as Limit
 from autoprune.cost.budget import parse_budget
 from autoprune.cost.bytes import format_bytes, stored_bytes
 from autoprune.errors import AutoPruneError
+from autoprune.models.precision import precision_beside
 from autoprune.models.shape import BackboneSpec
 from autoprune.pruning.allocation import reachable
 from autoprune.pruning.knobs import Allocation
@@ -57,21 +58,30 @@ def kept_share(spec: BackboneSpec, precision: str, count: float) -> float:
     return min(1.0, max(0.0, share))
 
 
-def read_sizes(settings: SearchSettings, spec: BackboneSpec) -> Sizes:
+def read_sizes(settings: SearchSettings, spec: BackboneSpec, precision: str = "float32") -> Sizes:
     """Read budgets and smallest size against the dense model and what pruning can reach.
+
+    Args:
+        settings: of the search.
+        spec: the dense model.
+        precision: that it is worked with in.
 
     Raises:
         AutoPruneError: for a budget that cannot be read, is not below the dense size, or is
             below what can be reached; for a smallest size that is not below the budget.
     """
     embedded = settings.model == EMBEDDED
-    limits = [parse_budget(text, spec, embedded=embedded) for text in settings.budgets]
+    limits = [
+        parse_budget(text, spec, embedded=embedded, precision=precision)
+        for text in settings.budgets
+    ]
     floor = None
     if settings.min_size is not None:
-        floor = parse_budget(settings.min_size, spec, embedded=embedded)
+        floor = parse_budget(settings.min_size, spec, embedded=embedded, precision=precision)
     if settings.objective == "bytes":
-        return _in_bytes(settings, spec, limits, floor)
-    return _in_params(settings, spec, min(limits, key=lambda limit: limit.params), floor)
+        return _in_bytes(settings, spec, limits, floor, precision)
+    tightest = min(limits, key=lambda limit: limit.params)
+    return _in_params(settings, spec, tightest, floor, precision)
 
 
 def channel_multiple(settings: SearchSettings, spec: BackboneSpec) -> int:
@@ -86,17 +96,21 @@ def channel_multiple(settings: SearchSettings, spec: BackboneSpec) -> int:
 
 
 def _in_params(
-    settings: SearchSettings, spec: BackboneSpec, tightest: Limit, floor: Limit | None
+    settings: SearchSettings,
+    spec: BackboneSpec,
+    tightest: Limit,
+    floor: Limit | None,
+    precision: str,
 ) -> Sizes:
     stock = settings.deployable == "stock"
     multiple = channel_multiple(settings, spec)
     least, _ = reachable(spec, Allocation(axis="hybrid", stock=stock), multiple)
     if tightest.params < least and tightest.bytes is not None:
-        reached = stored_bytes(spec, even_plan(spec, 0, multiple, stock))
+        reached = stored_bytes(spec, even_plan(spec, 0, multiple, stock), precision)
         raise AutoPruneError(
             f"budget {tightest.text!r} allows {format_bytes(tightest.bytes)}, and pruning the "
             f"backbone reaches {format_bytes(reached)} at the least: ask for that or more"
-            f"{_quantise_too(spec, tightest.bytes, multiple, stock)}"
+            f"{_quantise_too(spec, tightest.bytes, multiple, stock, precision)}"
         )
     if tightest.params < least:
         raise AutoPruneError(
@@ -122,7 +136,11 @@ def _in_params(
 
 
 def _in_bytes(
-    settings: SearchSettings, spec: BackboneSpec, limits: list[Limit], floor: Limit | None
+    settings: SearchSettings,
+    spec: BackboneSpec,
+    limits: list[Limit],
+    floor: Limit | None,
+    dense: str,
 ) -> Sizes:
     """Return a span of bytes for each precision: budgets in parameters hold beside those."""
     by_params = [limit for limit in limits if limit.bytes is None]
@@ -135,7 +153,7 @@ def _in_bytes(
     spans: dict[str, tuple[int, int]] = {}
     lowest: list[tuple[int, int]] = []
     for option in settings.quantize:
-        precision = QUANTIZE[option]
+        precision = precision_beside(QUANTIZE[option], dense)
         multiple = multiple_of(precision, channel_multiple(settings, spec))
 
         def reached(most: int, precision: str = precision, multiple: int = multiple) -> int:
@@ -186,9 +204,10 @@ def _check_floor(floor: Limit, text: str, least: tuple[int, int], most: tuple[in
         )
 
 
-def _quantise_too(spec: BackboneSpec, limit: int, multiple: int, stock: bool) -> str:
+def _quantise_too(spec: BackboneSpec, limit: int, multiple: int, stock: bool, dense: str) -> str:
     """Return the other mend, where a precision reaches a budget that pruning alone does not."""
-    for option, precision in QUANTIZE.items():
+    for option, name in QUANTIZE.items():
+        precision = precision_beside(name, dense)
         plan = even_plan(spec, 0, multiple_of(precision, multiple), stock)
         if stored_bytes(spec, plan, precision) <= limit:
             return f", or quantise too, by --quantize {option}"

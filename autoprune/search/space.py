@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autoprune.errors import AutoPruneError, did_you_mean
-from autoprune.models.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -100,7 +99,9 @@ KNOBS: dict[str, Knob] = {
     "learning_rate_scale": Knob("times the default for size and scope", 1.0, 1e-3, 1e3),
     "data_fraction": Knob("share of the recovery data, unique samples", 1.0, 1e-6, 1),
     "passes": Knob("share of --max-recovery-samples that is spent", 1.0, 1e-3, 1),
-    "precision": Knob("of the finished weights, by --quantize", "float32", names=tuple(PRECISIONS)),
+    "precision": Knob(
+        "of the finished weights, by --quantize", "float32", names=("float32", "int8", "int4")
+    ),
 }
 """Every knob that ``decode`` understands. One a space leaves out keeps its default."""
 

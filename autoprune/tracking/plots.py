@@ -36,10 +36,11 @@ def axis_style(axis: str) -> tuple[str, str, str]:
     return AXES.get(axis, OTHER)
 
 
-def point_label(point: FrontPoint, plain: str = "float32") -> str:
+def point_label(point: FrontPoint) -> str:
     """Return how a point is named in a plot: its trial, and its precision where that tells."""
     name = point.baseline or str(point.trial)
-    return name if point.precision in ("", plain) else f"{name} {point.precision}"
+    bits = point.precision.partition("-")[0]
+    return name if bits in ("", "float32", "bfloat16") else f"{name} {bits}"
 
 
 def comparable(records: Sequence[TrialRecord]) -> list[TrialRecord]:

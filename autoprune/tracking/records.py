@@ -124,9 +124,9 @@ class TrialRecord(Record):
     params: int | None = None
     fraction: Figure = None  # share of the whole model's parameters kept
     backbone_removed: Figure = None  # share of the backbone's parameters removed
-    precision: str = ""  # of the weights at full fidelity: float32, int8, int4
+    precision: str = ""  # of the weights at full fidelity: float32, bfloat16, int8, int4…
     bytes: int | None = None  # of the stored weights, in that precision
-    bytes_fraction: Figure = None  # share of the dense model's in float32
+    bytes_fraction: Figure = None  # share of the dense model's in the precision it is worked with
     rung: int = 0
     rung_values: tuple[Figure, ...] = ()  # a rung: minus the proxy's KL at 0, then retention
     fidelity: FiniteFloat = 0.0  # share of the recovery spent
@@ -199,7 +199,8 @@ class Dense(Record):
     """The model before pruning."""
 
     params: int
-    bytes: int | None = None  # in float32
+    bytes: int | None = None
+    precision: str = ""  # that it is worked with in, and its bytes are counted in
     scores: dict[str, FiniteFloat] = {}
 
 

@@ -103,7 +103,9 @@ def keep_map_json(summary: SearchSummary, records: Iterable[TrialRecord]) -> str
 def markdown(summary: SearchSummary) -> str:
     """Return the description of a search's run: the confirmed front, and what to do with it."""
     budget, dense = summary.size(summary.budget), summary.size(summary.dense)
-    unit = "bytes in float32" if summary.objective == "bytes" else "parameters"
+    unit = "parameters"
+    if summary.objective == "bytes":
+        unit = f"bytes in {summary.dense.precision or 'float32'}"
     lines = [
         f"**{summary.name}**: budget {summary.budget.text} = {budget:,} of {dense:,} {unit}.",
         "",

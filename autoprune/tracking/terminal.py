@@ -93,10 +93,8 @@ def _caption(summary: SearchSummary) -> Text:
     caption = Text(style="not italic")
     caption.append(f"{summary.name}  " if summary.name else "", style="bold")
     said = [size_text(summary.size(item), summary.objective) for item in (budget, dense)]
-    caption.append(
-        f"budget {budget.text} = {said[0]} of {said[1]} "
-        + ("in float32" if summary.objective == "bytes" else "parameters")
-    )
+    unit = f"in {dense.precision or 'float32'}" if summary.objective == "bytes" else "parameters"
+    caption.append(f"budget {budget.text} = {said[0]} of {said[1]} {unit}")
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
         caption.append(f"\nretention over {max(seeds)} seeds and images, 1.0 = dense")
@@ -110,7 +108,7 @@ def _size_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[s
         return [
             bytes_text(point.bytes or 0),
             f"{point.bytes_fraction or 0:.1%}",
-            "".join(character for character in point.precision if character.isdigit()),
+            "".join(c for c in point.precision.partition("-")[0] if c.isdigit()),
             *([params_text(point.params)] if wide else []),
         ]
     return [params_text(point.params), f"{point.fraction:.1%}"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from support.models import tiny_llava_config, tiny_model, tiny_processor
 
-from autoprune.cost.bytes import format_bytes, stored_bytes
+from autoprune.cost.bytes import dense_bytes, format_bytes, linears_of, stored_bytes
 from autoprune.errors import AutoPruneError
 from autoprune.models import checkpoint
 from autoprune.models.arrays import state_arrays
 from autoprune.models.checkpoint import save_checkpoint
-from autoprune.models.precision import ITEM_BYTES, PRECISIONS
+from autoprune.models.precision import ITEM_BYTES, PRECISIONS, precision_beside
 from autoprune.models.quantise import quantise
 from autoprune.models.shape import spec_of
 from autoprune.pruning.plan import LayerPlan, PruningPlan
@@ -51,9 +51,7 @@ def test_bytes_are_those_of_the_saved_tensors(
 ) -> None:
     monkeypatch.setattr(checkpoint, "prove_reload", lambda directory, reference: None)
     name = str(dtype).removeprefix("torch.")
-    row = PRECISIONS[precision]
-    both = f"{precision} beside {name}"
-    monkeypatch.setitem(PRECISIONS, both, type(row)(name, row.storage))
+    both = precision_beside(precision, name)
     dense = tiny_model(tied=tied, bias=True)
     spec = spec_of(dense)
     layers = (LayerPlan(0, (0, 1), (0, 5, 7)), LayerPlan(2, ALL[0], ALL[1][:16]))
@@ -61,10 +59,23 @@ def test_bytes_are_those_of_the_saved_tensors(
     model = prune(dense.config, state_arrays(dense), plan, dtype=dtype, spec=spec)
     for state in ("plain", "quantised"):
         if state == "quantised":
-            quantise(model, precision)
+            quantise(model, both)
         save_checkpoint(model, tiny_processor(), tmp_path / state)
         stored = stored_bytes(spec, plan, name if state == "plain" else both)
         assert saved_tensor_bytes(tmp_path / state) == stored
+
+
+def test_the_rest_keeps_the_dense_models_precision() -> None:
+    spec = spec_of(tiny_llava_config())
+    assert precision_beside("int8", "float32") == "int8"
+    assert precision_beside("int4", "bfloat16") == "int4-bf16"
+    assert precision_beside("float32", "bfloat16") == "bfloat16"
+    for name, row in PRECISIONS.items():
+        assert precision_beside(name, row.dtype) == name
+        assert dense_bytes(spec, name) == row.item_bytes * spec.total_params
+    halves = stored_bytes(spec, None, "int8") - stored_bytes(spec, None, "int8-bf16")
+    weights = sum(r * c for shape in spec.layers for r, c in linears_of(spec, shape))
+    assert halves == 2 * (spec.total_params - weights)
 
 
 def test_without_quantisation_every_parameter_counts_alike() -> None:

@@ -85,7 +85,7 @@ def test_every_shape_is_stored_as_its_row_of_the_table_says(
     if not storage.fits(columns):
         assert columns == 1 or columns % storage.group
         return
-    module._QUANTISE[precision](linear)
+    module._QUANTISE[storage.library](linear)
     stored = {
         name: tuple(getattr(linear.weight, name.removeprefix("_weight_")).shape)
         for name in storage.tensors(rows, columns)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models import checkpoint
 from autoprune.models.checkpoint import save_checkpoint
-from autoprune.models.quantise import quantise
+from autoprune.models.quantise import is_quantised, quantise
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.cache import Cache
 from autoprune.pipeline.candidate import Candidate
@@ -142,6 +143,18 @@ def test_a_quantised_candidate_is_scored_as_it_is_kept(
     quantise(kept, precision)
     again = bench.evaluators["search"].evaluate(kept, assets.exams["search"].features)
     assert again.by_task == after.per_task == quantised.score("search").by_task
+
+
+def test_half_precision_is_quantised_beside_half_precision(bench: Bench, assets: Assets) -> None:
+    run = bench.start(replace(candidate(assets), precision="int8-bf16"))
+    assert run.rung(1.0).retention is not None
+    assert {p.dtype for p in run.model.parameters()} == {torch.bfloat16}
+    assert sum(is_quantised(p) for p in run.model.parameters()) > 7
+    plan = run.candidate.plan
+    stored = sum(
+        p.numel() * p.element_size() for p in run.finish().parameters() if not is_quantised(p)
+    )
+    assert stored == stored_bytes(assets.spec, plan, "bfloat16")
 
 
 def test_a_quantised_model_is_not_searched(

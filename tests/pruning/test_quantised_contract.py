@@ -17,7 +17,6 @@ from autoprune.models.arrays import state_arrays
 from autoprune.models.backbone import backbone_of
 from autoprune.models.checkpoint import records_shapes
 from autoprune.models.loading import per_layer_class, quiet
-from autoprune.models.precision import PRECISIONS
 from autoprune.models.quantise import quantise
 from autoprune.models.shape import model_class, spec_of
 from autoprune.pruning.surgery import prune
@@ -28,7 +27,7 @@ PLANS: dict[str, Kept] = {
     "mixed": {0: ((), (0, 1, 23)), 1: ((0, 1), ALL_CHANNELS), 3: (ALL_HEADS, (7,))},
     "uniform": {i: ((i % 2, 2), tuple(range(i, i + 16))) for i in (0, 1, 3)},
 }
-QUANTISED = tuple(name for name, row in PRECISIONS.items() if row.storage is not None)
+QUANTISED = ("int8", "int4")
 
 
 def stored(directory: Path) -> int:

@@ -20,7 +20,7 @@ from autoprune.pruning.scores import Importance, scores
 from autoprune.search.baselines import baselines
 from autoprune.search.decode import DecodeContext, decode
 from autoprune.search.sizing import ByteSizing, multiple_of
-from autoprune.search.space import KNOBS, Value, list_spaces, load_space
+from autoprune.search.space import KNOBS, Value, list_spaces, load_space, with_precisions
 
 LAYERS, GROUPS, CHANNELS = 8, 4, 48
 SPEC = BackboneSpec(
@@ -130,6 +130,27 @@ def test_any_knobs_meet_their_bytes(drawn: dict[str, Value], share: float, param
         largest = SPEC.layer_params[0]
     assert abs(target - size) < unit or kept > context.max_params - largest
     assert decode(knobs, context) == candidate
+
+
+def test_a_candidate_keeps_the_dense_models_precision_where_it_is_not_quantised() -> None:
+    knobs = load_space("hybrid").complete({})
+    assert decode(knobs, CONTEXT).precision == "float32"
+    half = replace(CONTEXT, precision="bfloat16")
+    assert decode(knobs, half).precision == "bfloat16"
+    most = stored_bytes(SPEC, None, "int8-bf16")
+    half = replace(half, max_params=TOTAL, spans={"int8-bf16": (most // 2, most // 2)})
+    candidate = decode({**knobs, "precision": "int8"}, half)
+    assert candidate.precision == "int8-bf16"
+    assert stored_bytes(SPEC, candidate.plan, "int8-bf16") <= most // 2
+
+
+def test_baselines_are_quantised_the_least() -> None:
+    space = with_precisions(load_space("hybrid"), ("int8", "int4"))
+    assert {b.knobs["precision"] for b in baselines(space, lambda size: 0.5, 10)} == {"int8"}
+    fixed = with_precisions(load_space("hybrid"), ("int4",))
+    found = baselines(fixed, lambda size: 0.5, 10)
+    assert len(found) == 6
+    assert fixed.complete(found[0].knobs)["precision"] == "int4"
 
 
 def test_a_precision_that_is_small_enough_alone_prunes_nothing() -> None:

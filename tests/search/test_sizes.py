@@ -92,6 +92,18 @@ def test_the_share_of_the_backbone_follows_from_bytes(spec: BackboneSpec, precis
     assert found == pytest.approx(0.5, abs=0.03)
 
 
+def test_a_model_of_halves_is_counted_in_halves(spec: BackboneSpec) -> None:
+    settings = make_settings({"budgets": ("60%",), "quantize": ("none", "int4")})
+    found = read_sizes(settings, spec, "bfloat16")
+    assert list(found.spans) == ["bfloat16", "int4-bf16"]
+    whole = read_sizes(settings, spec)
+    assert found.budget.bytes == (whole.budget.bytes or 0) / 2
+    assert found.spans["int4-bf16"][1] < whole.spans["int4"][1]
+    limit = make_settings({"budgets": ("2MiB-bytes",)})
+    assert read_sizes(limit, spec, "bfloat16").budget.params == MIB
+    assert read_sizes(limit, spec).budget.params == MIB / 2
+
+
 def test_what_no_precision_reaches_is_said(spec: BackboneSpec) -> None:
     with pytest.raises(AutoPruneError, match=r"allows 100KiB at --quantize int4.*reaches 1\.5"):
         sizes(spec, "100KiB-bytes", quantize=("int4",))

@@ -38,6 +38,8 @@ def test_a_trial_is_a_child_run(open_store: Open, state: str, status: str) -> No
     assert run.data.params["knob/temperature"] == str(record.knobs["temperature"])
     assert run.data.params["seed"] == "0"
     assert run.data.metrics["size/params"] == record.params
+    assert run.data.metrics["size/bytes"] == record.bytes
+    assert run.data.params["precision"] == record.precision
     assert run.data.metrics["work/seconds_recover"] == 8.0
     if state != "failed":
         assert run.data.metrics["score/digits_read"] == pytest.approx(record.scores["digits_read"])
