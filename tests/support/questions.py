@@ -12,6 +12,7 @@ from PIL import Image
 from autoprune.data.chat import render_turns
 from autoprune.data.encoding import EncodedSet, encode_for
 from autoprune.data.samples import Sample, Turn
+from autoprune.models.vision import head
 from support.families import CASES, Inputs, build_model
 
 
@@ -55,11 +56,16 @@ def alone(processor: Any, sample: Sample, turn: Turn, vision: bool) -> tuple[Inp
 
 @torch.no_grad()
 def states_alone(model: Any, processor: Any, vision: bool) -> torch.Tensor:
-    """Final states that predict answer tokens, of the model's own forward on each question."""
+    """Final states that predict answer tokens, of the model's own forward on each question.
+
+    The head makes the model's own logits of them.
+    """
     found = []
     for sample in SAMPLES:
         for turn in sample.turns:
             inputs, said = alone(processor, sample, turn, vision)
             hidden = getattr(model, model.base_model_prefix)(**inputs).last_hidden_state[0]
+            logits = model(**inputs).logits[0]
+            torch.testing.assert_close(head(model)(hidden), logits, rtol=1e-5, atol=1e-5)
             found.append(hidden[-said - 1 : -1])
     return torch.cat(found)
