@@ -10,7 +10,7 @@ run whole, by its own forward pass, one question a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -20,12 +20,6 @@ from autoprune.models.vision import decode, embed, vision_features
 
 ANSWER_ROOM = 64
 """Tokens of an answer to come that a row leaves below an attention window."""
-
-
-class _Places(NamedTuple):
-    rows: torch.Tensor
-    cols: torch.Tensor
-    targets: torch.Tensor
 
 
 class Rows(Protocol):
