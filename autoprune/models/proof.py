@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from safetensors.torch import save_file
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import text_config, wrapper_of
+from autoprune.models.fresh import run_fresh
 
 NEW_TOKENS = 8
 # Largest difference of logits relative to the largest logit.
@@ -192,7 +190,7 @@ def prove_reloads(saved: Sequence[tuple[Path, Reference]]) -> list[ReloadProof]:
             _request(directory.absolute(), reference, Path(scratch) / str(place))
             for place, (directory, reference) in enumerate(saved)
         ]
-        found = _run(requests, Path(scratch))
+        found = run_fresh(_SCRIPT, requests, Path(scratch), "the saved checkpoint")
     return [_judged(row, reference.dtype) for row, (_, reference) in zip(found, saved, strict=True)]
 
 
@@ -229,28 +227,6 @@ def _request(directory: Path, reference: Reference, scratch: Path) -> Path:
     path = scratch / "request.json"
     path.write_text(json.dumps(request))
     return path
-
-
-def _run(requests: Sequence[Path], scratch: Path) -> list[dict[str, Any]]:
-    hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    environment["HF_MODULES_CACHE"] = str(scratch / "modules")
-    environment["HF_HUB_OFFLINE"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-I", str(_SCRIPT), *map(str, requests)],
-        cwd=scratch,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"exit code {done.returncode}"
-        raise AutoPruneError(
-            f"the saved checkpoint does not load in a fresh process ({reason}): nothing was written"
-        )
-    return [json.loads(line) for line in done.stdout.strip().splitlines()[-len(requests) :]]
 
 
 def _fault(found: Mapping[str, Any], tolerance: float) -> str | None:

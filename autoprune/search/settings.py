@@ -147,9 +147,9 @@ class SearchSettings(BaseModel):
             raise AutoPruneError(f"{flag(info.field_name)} {value} is below 1: give 1 or more")
         return value
 
-    @field_validator("search_samples", "confirm_samples")
+    @field_validator("search_samples", "confirm_samples", "multiple")
     @classmethod
-    def _some_samples(cls, value: int | None, info: Any) -> int | None:
+    def _one_or_more(cls, value: int | None, info: Any) -> int | None:
         if value is not None and value < 1:
             raise AutoPruneError(f"{flag(info.field_name)} {value} is below 1: give 1 or more")
         return value
@@ -228,13 +228,6 @@ class SearchSettings(BaseModel):
     def _known_class(cls, value: str) -> str:
         if value not in SPACE_OF:
             raise AutoPruneError(f"unknown --deployable {value!r}{did_you_mean(value, SPACE_OF)}")
-        return value
-
-    @field_validator("multiple")
-    @classmethod
-    def _whole_multiple(cls, value: int | None) -> int | None:
-        if value is not None and value < 1:
-            raise AutoPruneError(f"--multiple {value} is below 1: give 1 or more")
         return value
 
     @field_validator("cache_limit")

@@ -16,6 +16,7 @@ from typing import Any
 from autoprune.errors import AutoPruneError
 from autoprune.models.convert.chat import ChatForm
 from autoprune.models.convert.layout import (
+    TEXT_SIZES,
     Built,
     Layout,
     Requirement,
@@ -152,13 +153,7 @@ def _text_config(source: Source) -> Any:
 
     sizes = required(
         source,
-        (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-        ),
+        TEXT_SIZES,
         "llm_config",
     )
     values: Mapping[str, Any] = source.config["llm_config"]

@@ -133,6 +133,16 @@ def check_requirements(source: Source, requirements: tuple[Requirement, ...]) ->
             )
 
 
+TEXT_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+"""Sizes that an original text configuration has to state."""
+
+
 def required(source: Source, fields: tuple[str, ...], within: str = "") -> dict[str, Any]:
     """Return fields of a configuration that have no default.
 

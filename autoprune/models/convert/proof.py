@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +12,7 @@ from typing import Any
 import torch
 
 from autoprune.errors import AutoPruneError
+from autoprune.models.fresh import run_fresh
 
 _SCRIPT = Path(__file__).with_name("prove_load.py")
 
@@ -57,25 +55,7 @@ def prove_load(directory: Path, model_class: str, digests: Mapping[str, str]) ->
         }
         path = Path(scratch) / "request.json"
         path.write_text(json.dumps(request))
-        hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-        environment = {key: value for key, value in os.environ.items() if key not in hidden}
-        environment["HF_HUB_OFFLINE"] = "1"
-        done = subprocess.run(
-            [sys.executable, "-I", str(_SCRIPT), str(path)],
-            cwd=scratch,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"exit code {done.returncode}"
-        raise AutoPruneError(
-            f"the converted checkpoint does not load in a fresh process ({reason}): nothing was "
-            "written"
-        )
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        (found,) = run_fresh(_SCRIPT, [path], Path(scratch), "the converted checkpoint")
     if why := _fault(found, model_class):
         raise AutoPruneError(
             f"the converted checkpoint is not the model ({why}): nothing was written"
