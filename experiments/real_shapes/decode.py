@@ -3,12 +3,18 @@
 A decode step at batch 1 is bound by launches when it is run eagerly, so on a GPU both the prefill
 and the step are captured once and replayed. A capture fails where anything waits for the CPU, so
 what is timed is a graph, or nothing.
+
+On a CPU what is timed is the CPU's own time of one thread, which does not count while others run.
+Memory that is shared may still be a third faster or slower a minute later. So each repeat of a
+decode step also times a yardstick before and after: reading matrices of fixed size, as the step
+does. A repeat during which the yardstick changed says nothing, and is made again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +22,8 @@ import torch
 from autoprune.models.shape import BackboneSpec, LayerShape
 
 _WARM = 3
+_YARDSTICK = (4, 11008, 4096)
+_STEADY, _TRIES = 0.10, 6
 
 
 def bytes_read(
@@ -25,6 +33,17 @@ def bytes_read(
     weights = sum(spec.params_of_layer(shape) for shape in shapes)
     cache = sum(2 * shape.kv_heads * spec.head_dim * positions for shape in shapes)
     return itemsize * (weights + cache)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within, torch computes with one thread: several would spin while one waits for another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Decoder:
@@ -53,6 +72,7 @@ class Decoder:
         self.place = torch.full((1, 1), tokens, device=device)
         # The masks are made once: making them is no part of the model's arithmetic.
         seen = torch.arange(self.room, device=device)
+        self.yardstick_ms: list[float] = []
         self.causal = (seen[None, :] <= seen[:tokens, None])[None, None]
         self.visible = (seen <= tokens)[None, None, None]
 
@@ -63,9 +83,33 @@ class Decoder:
 
     @torch.no_grad()
     def decode(self, repeats: int) -> list[float]:
-        """Return milliseconds of a decode step, the mean of ``steps`` a repeat."""
+        """Return milliseconds of a decode step, the mean of ``steps`` a repeat.
+
+        On a CPU ``yardstick_ms`` has as many times of the yardstick afterwards.
+        """
         self._fill()
-        return self._times(self._step, self.steps, repeats)
+        if self.graphs:
+            return self._times(self._step, self.steps, repeats)
+        matrices = torch.randn(_YARDSTICK).to(torch.bfloat16)
+        states = torch.ones(1, _YARDSTICK[2], dtype=torch.bfloat16)
+
+        def read() -> None:
+            for matrix in matrices:
+                torch.nn.functional.linear(states, matrix)
+
+        read()
+        found: list[float] = []
+        for turn in range(_TRIES * repeats):
+            before = self._clocked(read, 2)
+            times = self._times(self._step, self.steps, 1)
+            after = self._clocked(read, 2)
+            last = turn == _TRIES * repeats - 1
+            if abs(after / before - 1) < _STEADY or (last and not found):
+                self.yardstick_ms.append((before + after) / 2)
+                found += times
+            if len(found) == repeats:
+                break
+        return found
 
     def _fill(self) -> torch.Tensor:
         self._rewind(0)
@@ -115,10 +159,11 @@ class Decoder:
 
     def _clocked(self, work: Callable[[], Any], count: int) -> float:
         if not self.graphs:
-            started = time.perf_counter()
-            for _ in range(count):
-                work()
-            return 1000 * (time.perf_counter() - started) / count
+            with _one_thread():
+                started = time.process_time()
+                for _ in range(count):
+                    work()
+                return 1000 * (time.process_time() - started) / count
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         begin.record()

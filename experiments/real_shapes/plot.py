@@ -13,7 +13,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from table import PAPER, latencies, least, models_of, predicted
+from table import PAPER, latencies, middle, models_of, predicted
 
 HERE = Path(__file__).parent
 COLOURS = {"layer": "C0", "width": "C1", "any": "C2"}
@@ -39,7 +39,7 @@ def main() -> None:
 def draw(axis, rows: list[dict], model: str) -> None:
     found = latencies(rows, model)
     ahead = predicted(found)
-    dense = least(found["dense"]["decode_ms"])
+    dense = middle(found["dense"]["decode_ms"])
     for kind, colour in COLOURS.items():
         own = sorted(
             (row["fraction"], row["decode_ms"], ahead.get(case))
@@ -47,11 +47,11 @@ def draw(axis, rows: list[dict], model: str) -> None:
             if case.startswith(kind) or case == "dense"
         )
         x = [share for share, _, _ in own]
-        axis.plot(x, [least(ms) / dense for _, ms, _ in own], f"{colour}o-", label=kind)
+        axis.plot(x, [middle(ms) / dense for _, ms, _ in own], f"{colour}o-", label=kind)
         axis.vlines(
             x,
-            [min(ms) / dense for _, ms, _ in own],
-            [sorted(ms)[len(ms) // 2] / dense for _, ms, _ in own],
+            [sorted(ms)[len(ms) // 4] / dense for _, ms, _ in own],
+            [sorted(ms)[-1 - len(ms) // 4] / dense for _, ms, _ in own],
             colour,
             alpha=0.5,
         )

@@ -69,8 +69,8 @@ class Scale:
         tokens: positions before the first generated token: 576 of an image and 64 of text.
         rows: calibration rows of the importance pass.
         steps: decode steps that are timed together.
-        repeats: of each timing.
-        pass_repeats: of the importance pass and of each surgery's saving.
+        repeats: of the time of a decode step.
+        fills: of that of a prefill.
         trim: shrink what pruning leaves alone: vision tower and vocabulary.
     """
 
@@ -80,20 +80,20 @@ class Scale:
     rows: int
     steps: int
     repeats: int
-    pass_repeats: int
+    fills: int
     trim: bool
 
 
 SCALES = {
-    "full": Scale(None, MODELS, 640, 128, 64, 7, 1, False),
+    "full": Scale(None, MODELS, 640, 128, 64, 7, 7, False),
     "cpu": Scale(
-        {"llava-1.5-7b": 4, "qwen2.5-vl-7b": 2, "mini-internvl-4b": 4, "bunny-3b": 4},
+        {"llava-1.5-7b": 6, "qwen2.5-vl-7b": 4, "mini-internvl-4b": 6, "bunny-3b": 6},
         ("llava-1.5-7b", "bunny-3b"),
         128,
         2,
-        8,
-        7,
-        1,
+        2,
+        6,
+        2,
         True,
     ),
 }
@@ -273,9 +273,8 @@ class Bench:
         most = rows_within(self.spec, 2, self.scale.tokens, 8)
         every = rows_of(self.config, self.scale.rows, self.scale.tokens)
         measure(model, every, [0], batch_size=1)  # warm: kernels are chosen and loaded
-        for _ in range(self.scale.pass_repeats):
-            with self._timed() as passing:
-                found = measure(model, every, np.arange(len(every)), batch_size=most)
+        with self._timed() as passing:
+            found = measure(model, every, np.arange(len(every)), batch_size=most)
         weights = 2 * self.params
         self.log.add(
             self.name,
@@ -326,7 +325,8 @@ class Bench:
             "latency",
             case,
             decode_ms=decoder.decode(self.scale.repeats),
-            prefill_ms=decoder.prefill(self.scale.repeats),
+            prefill_ms=decoder.prefill(self.scale.fills),
+            yardstick_ms=decoder.yardstick_ms,
             graphs=decoder.graphs,
             params=kept,
             fraction=kept / self.params,
@@ -343,7 +343,8 @@ class Bench:
                 "latency",
                 "empty",
                 decode_ms=decoder.decode(self.scale.repeats),
-                prefill_ms=decoder.prefill(self.scale.repeats),
+                prefill_ms=decoder.prefill(self.scale.fills),
+                yardstick_ms=decoder.yardstick_ms,
                 graphs=decoder.graphs,
                 params=self.spec.outside_params,
                 fraction=self.spec.outside_params / self.params,
