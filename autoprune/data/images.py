@@ -7,7 +7,9 @@ through the processor again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,7 +44,9 @@ class Images(Protocol):
         ...
 
     def batch(self, chosen: np.ndarray, stacked: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Return what a forward pass takes of chosen images, by name; floats as ``float32``.
+        """Return what a forward pass takes of chosen images, by name.
+
+        Floats come as ``float32`` and masks as ``int64``.
 
         Args:
             chosen: ``int64 [images]``.
@@ -143,6 +147,39 @@ def only_image(made: Mapping[str, Any], stacked: tuple[str, ...]) -> dict[str, n
     return found
 
 
+@contextmanager
+def image_once(processor: Any) -> Iterator[None]:
+    """Within, let ``processor`` prepare the image that it meets first, and take it for all others.
+
+    For many questions about one image: preparing it takes longer than all the rest.
+    """
+    inner = getattr(processor, "image_processor", None)
+    if inner is None:
+        yield
+        return
+    processor.image_processor = _Once(inner)
+    try:
+        yield
+    finally:
+        processor.image_processor = inner
+
+
+class _Once:
+    """Stands in for an image processor and remembers what it made."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.made: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.made is None:
+            self.made = self.inner(*args, **kwargs)
+        return copy.copy(self.made)  # its reader takes entries out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
 def picture_bytes(image: Any) -> np.ndarray:
     """Return a picture's numbers, ``uint8 [height, width, 3]``."""
     pixels: np.ndarray = np.asarray(image.convert("RGB"), dtype=np.uint8)
@@ -150,5 +187,7 @@ def picture_bytes(image: Any) -> np.ndarray:
 
 
 def _single(values: np.ndarray) -> np.ndarray:
+    if values.dtype == bool:
+        return values.astype(np.int64)
     floats = np.issubdtype(values.dtype, np.floating)
     return values.astype(np.float32) if floats else values

@@ -6,6 +6,7 @@ is what it says of every token, such as which of them belong to an image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from autoprune.data.images import (
     Images,
     Kept,
     MadeAgain,
+    image_once,
     only_image,
     picture_bytes,
 )
@@ -60,8 +62,9 @@ class WholeBuilder:
     def add(self, index: int, sample: Sample, turns: list[TurnTokens]) -> None:
         """Append the questions of a sample; its image's tensors are kept once."""
         shown = (self.images, self.images + (sample.image is not None))
-        for number, turn in enumerate(turns):
-            made = self._process(sample, turn)
+        for number, (turn, made) in enumerate(
+            zip(turns, self._process(sample, turns), strict=True)
+        ):
             ids = made["input_ids"][0]
             start = len(ids) - (turn.length - turn.answer_start)
             answer = np.asarray(turn.ids[turn.answer_start :], dtype=np.int32)
@@ -107,13 +110,14 @@ class WholeBuilder:
             "shown": self._images(),
         }
 
-    def _process(self, sample: Sample, turn: TurnTokens) -> dict[str, np.ndarray]:
-        """Return what the processor makes of one question and its answer, one row."""
+    def _process(self, sample: Sample, turns: list[TurnTokens]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what the processor makes of each question and its answer, one row."""
         images = {} if sample.image is None else {"images": [[sample.image]]}
-        made = self.processor(
-            text=[turn.text], return_tensors="pt", **turn.options(self.processor), **images
-        )
-        return {name: value.numpy() for name, value in made.items() if hasattr(value, "numpy")}
+        with image_once(self.processor):
+            for turn in turns:
+                options = {**turn.options(self.processor), **images}
+                made = self.processor(text=[turn.text], return_tensors="pt", **options)
+                yield {n: value.numpy() for n, value in made.items() if hasattr(value, "numpy")}
 
     def _add_types(self, made: dict[str, np.ndarray], length: int, kept: int) -> None:
         """Keep what is said of tokens; an end token that was added is like the one before it."""
@@ -133,6 +137,8 @@ class WholeBuilder:
         for name, item in only_image(made, self.stacked).items():
             if np.issubdtype(item.dtype, np.floating):
                 item = item.astype(self.pixel_dtype)
+            elif name.endswith("mask"):
+                item = item.astype(bool)  # an eighth of what processors take for it
             self.tensors.setdefault(name, []).append(item)
             self.held += item.nbytes
         if self.keep is not None and self.held > self.keep:

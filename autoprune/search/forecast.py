@@ -98,7 +98,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Means over rows of an encoded set, and rows and questions of a sample."""
+    """Means over rows of an encoded set, and rows and questions of a sample.
+
+    ``reading`` is what a processor takes of an image, in seconds, where each question is asked
+    through it.
+    """
 
     tokens: int
     predicted: int
@@ -106,6 +110,7 @@ class _Lengths:
     whole: bool
     rows: float
     questions: int
+    reading: float
 
 
 def forecast(
@@ -138,7 +143,8 @@ def forecast(
         return samples * lengths.rows * flops * speed.forward
 
     def score(shapes: tuple[LayerShape, ...], samples: int) -> float:
-        return forward(shapes, samples) + samples * lengths.questions * SECONDS_A_QUESTION
+        asking = samples * lengths.questions * (SECONDS_A_QUESTION + lengths.reading)
+        return forward(shapes, samples) + asking
 
     images = {split: SPLITS[split] if size is None else size for split, size in wanted.splits}
     recover = settings.max_recovery_samples * _step(cost, kept, lengths) * speed.training
@@ -154,6 +160,7 @@ def forecast(
     calibration = wanted.calibration_images * lengths.rows
     prepare += calibration * _step(cost, full, lengths) * speed.training
     prepare += forward(full, wanted.train_images, vision=True)
+    prepare += (wanted.train_images + wanted.calibration_images) * lengths.reading
     prepare += sum(score(full, n) + forward(full, n, vision=True) for n in images.values())
     return Forecast(
         prepare=prepare,
@@ -250,7 +257,9 @@ def _lengths(dense: Inspected) -> _Lengths:
     """Read mean lengths off a few samples, tokenised by the model's own processor."""
     vision = wrapper_of(dense.config).projector is not None
     processor = load_processor(dense.directory, vision)
+    started = time.perf_counter()
     encoded = encode_for(dense.config, load_split("search", _SAMPLE), processor)
+    seconds = time.perf_counter() - started
     rows = len(encoded)
     return _Lengths(
         tokens=round(len(encoded.input_ids) / rows),
@@ -258,6 +267,7 @@ def _lengths(dense: Inspected) -> _Lengths:
         image_tokens=encoded.image_tokens,
         whole=encoded.whole,
         rows=rows / _SAMPLE,
+        reading=seconds / _SAMPLE if encoded.whole and encoded.has_images else 0.0,
         questions=round(sum(len(s.turns) for s in load_split("search", _SAMPLE)) / _SAMPLE),
     )
 

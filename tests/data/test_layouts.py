@@ -192,3 +192,23 @@ def test_ragged_items() -> None:
     assert ragged.stacked(np.array([0, 1]))[..., 0].tolist() == [[0, 1, 0, 0, 0], [0, 1, 2, 3, 4]]
     with pytest.raises(AutoPruneError, match="several sizes"):
         Ragged.of([np.zeros((1, 2)), np.zeros((1, 3))])
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.vision])
+def test_an_image_is_prepared_once_for_all_its_questions(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor, encoded = read(name)
+    own = processor.image_processor
+    inner, calls = type(own).__call__, []
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(self)
+        return inner(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(own), "__call__", counted)
+    again = encode_for(model.config, SAMPLES, processor, pixel_dtype=np.float32)
+    assert again.identity == encoded.identity
+    assert processor.image_processor is own
+    if encoded.whole:
+        assert len(calls) == len(SAMPLES)
