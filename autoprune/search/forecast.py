@@ -40,6 +40,9 @@ SAVED_BY_STOPPING = 0.25
 SECONDS_A_QUESTION = 2.5e-4
 """What lmms-eval and answering take beside the model's arithmetic."""
 
+TIMED_FLOPS = 5e10
+"""Most of a forward pass that is timed on a CPU."""
+
 PLANNED_TOKENS = 1024
 """Length of a sample that memory is said for where no tokenizer says how long they are."""
 
@@ -128,7 +131,8 @@ def forecast(
     lengths = _lengths(dense)
     cost = flops_of(dense.config, lengths.image_tokens or None)
     resources = Resources(cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
-    speed = measure_speed(dense.config, dense.spec, lengths.tokens, resources)
+    dtype = getattr(torch, working_precision(dense))
+    speed = measure_speed(dense.config, dense.spec, lengths.tokens, resources, dtype=dtype)
     full = dense.spec.layers
     kept = tuple(_scaled(shape, half) for shape in full)
 
@@ -191,9 +195,16 @@ def memory(dense: Inspected, most: int, tokens: int) -> Memory:
 
 
 def measure_speed(
-    config: Any, spec: BackboneSpec, tokens: int, resources: Resources, batch: int = 16
+    config: Any,
+    spec: BackboneSpec,
+    tokens: int,
+    resources: Resources,
+    batch: int = 16,
+    dtype: torch.dtype = torch.float32,
 ) -> Speed:
     """Time one decoder layer of a model's shape, forward and backward.
+
+    A layer of a real model on a CPU is given less than a batch, so that this takes seconds.
 
     Args:
         config: of the whole model.
@@ -201,6 +212,7 @@ def measure_speed(
         tokens: length of a sample.
         resources: of one trial.
         batch: samples of a forward pass.
+        dtype: of the weights.
     """
     from transformers import AutoModel
 
@@ -211,9 +223,13 @@ def measure_speed(
     one.pad_token_id = one.bos_token_id = one.eos_token_id = None
     if getattr(one, "layer_types", None):
         one.layer_types = one.layer_types[:1]
-    model = AutoModel.from_config(one).to(device)
+    model = AutoModel.from_config(one, dtype=dtype).to(device)
+    if device.type == "cpu":
+        most = max(16, int(TIMED_FLOPS // layer_flops(spec, _shape_of(one), tokens)))
+        tokens = min(tokens, most)
+        batch = max(1, min(batch, most // tokens))
     flops = batch * tokens * layer_flops(spec, _shape_of(one), tokens)
-    embeds = torch.randn(batch, tokens, one.hidden_size, device=device)
+    embeds = torch.randn(batch, tokens, one.hidden_size, device=device, dtype=dtype)
     seconds: dict[bool, float] = {}
     for training in (False, True):
         times = []

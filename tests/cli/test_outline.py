@@ -11,6 +11,7 @@ from support.models import tiny_llava_config, tiny_processor
 from support.shapes import PARAMS, shape_config
 
 from autoprune.cli.main import run
+from autoprune.zoo.model import build_processor
 
 SECONDS = 10.0
 """Bound on a plan of a model of any size; a few seconds on an idle machine."""
@@ -82,3 +83,18 @@ def test_a_search_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert said.count("\n") == 1
     assert "has no weights" in said
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.slow
+def test_time_of_a_real_model_is_forecast_soon(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is timed of a layer is a part of a batch, whatever its width."""
+    command = outlined(tmp_path, shape_config("llava-1.5-7b")).split()
+    build_processor().save_pretrained(tmp_path / "model")
+    started = time.perf_counter()
+    assert run([*command, "--budget", "60%", "--dry-run", "--json"]) == 0
+    assert time.perf_counter() - started < 60
+    plan = json.loads(capfd.readouterr().out)
+    assert plan["forecast"]["seconds"] > 3600
+    assert plan["memory"]["tokens"] == plan["forecast"]["tokens"] < 640
