@@ -1,6 +1,6 @@
 """Time and memory of pruning at real sizes, and the latency of what comes out.
 
-    python experiments/real_shapes/run.py --scale cpu                  # 8 minutes, 4 GB, 2 threads
+    python experiments/real_shapes/run.py --scale cpu                  # 12 minutes, 4 GB, 2 threads
     python experiments/real_shapes/run.py --device cuda --models llava-1.5-7b
     python experiments/real_shapes/run.py --check                      # the table and the targets
 
@@ -88,7 +88,7 @@ SCALES = {
     "full": Scale(None, MODELS, 640, 128, 64, 7, 7, False),
     "cpu": Scale(
         {"llava-1.5-7b": 6, "qwen2.5-vl-7b": 4, "mini-internvl-4b": 6, "bunny-3b": 6},
-        ("llava-1.5-7b", "bunny-3b"),
+        MODELS,
         128,
         2,
         2,
