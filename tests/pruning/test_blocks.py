@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.families import CASES, build_model
 from support.models import tiny_model
+from support.one_graph import one_graph
 from support.samples import sample_set
 
 from autoprune.models.arrays import from_arrays, state_arrays
@@ -39,23 +40,9 @@ def differences(one: Importance, other: Importance) -> dict[str, float]:
     return found
 
 
-@contextmanager
-def in_one(layers: Any, blocks: Blocks, resident: Any = None) -> Any:
-    """Let one graph begin at the first layer and go through all of them."""
-
-    def begin(_: Any, args: tuple[torch.Tensor, ...]) -> Any:
-        return (args[0].detach().requires_grad_(), *args[1:])
-
-    handle = layers[0].register_forward_pre_hook(begin)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def in_one_graph(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Importance]) -> Importance:
     with monkeypatch.context() as patch:
-        patch.setattr(room, "blockwise", in_one)
+        patch.setattr(room, "blockwise", one_graph)
         return run()
 
 
