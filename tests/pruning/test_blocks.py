@@ -33,7 +33,7 @@ def differences(one: Importance, other: Importance) -> dict[str, float]:
         a, b = (np.asarray(getattr(i, field.name), float) for i in (one, other))
         assert a.shape == b.shape
         assert np.array_equal(np.isnan(a), np.isnan(b)), field.name
-        if not a.size:  # heads inside groups, where every group is one head
+        if np.isnan(a).all():  # heads inside groups, where every group is one head
             continue
         scale = np.nanmax(np.abs(a))
         found[field.name] = float(np.nanmax(np.abs(a - b)) / scale)
