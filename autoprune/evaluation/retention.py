@@ -117,10 +117,11 @@ def kept_tasks(
     """
     kept = tuple(t.name for t in dense.tasks if t.score - t.chance > margin)
     if not kept:
+        best = max(dense.tasks, key=lambda t: t.score - t.chance)
         raise AutoPruneError(
-            f"the dense model scores within {margin:g} of chance on every task "
-            f"({', '.join(f'{t.name} {t.score:.3f}' for t in dense.tasks)}): "
-            "choose tasks that it can do"
+            f"the dense model is not {margin:g} above chance on any of the {len(dense.tasks)} tasks "
+            f"(best: {best.name} {best.score:.3f}, where guessing scores {best.chance:.3f}): "
+            "choose tasks that it can do, or another model"
         )
     return kept, tuple(t.name for t in dense.tasks if t.name not in kept)
 

@@ -125,6 +125,12 @@ def prepare(
 
         return cache.get(name, [dense.identity, reader, precision, inputs], run)
 
+    # First, as it is short: a model that cannot do the tasks is not worth the passes that follow.
+    exams = {}
+    for split, size in wanted.splits:
+        exam = _exam(stage, dense, load_split(split, size), split, wanted.tasks, folder)
+        _check_ability(dense, exam)
+        exams[split] = exam
     train_set = load_split("train", wanted.train_images)
     calibration_set = load_split("calibration", wanted.calibration_images)
     keep = None if wanted.cache_limit is None else wanted.cache_limit // 2
@@ -160,12 +166,6 @@ def prepare(
         probe.identity,
         lambda: build_teacher(dense.model, probe, None, device=device),
     )
-    exams = {
-        split: _exam(stage, dense, load_split(split, size), split, wanted.tasks, folder)
-        for split, size in wanted.splits
-    }
-    for exam in exams.values():
-        _check_ability(dense, exam)
     return Assets(
         ref=wanted.model,
         identity=dense.identity,

@@ -85,4 +85,6 @@ def test_a_model_at_chance_is_refused_before_any_trial(
     said = capfd.readouterr().err
     assert "chance" in said
     assert "without their images" in said
+    assert "scoring the dense model" in said
+    assert "importance" not in said
     assert "trial 0" not in said

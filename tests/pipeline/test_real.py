@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from autoprune.deploy.apply import _largest
+from autoprune.errors import AutoPruneError
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models.arrays import to_array
 from autoprune.models.loading import load_model, quiet
@@ -62,6 +63,17 @@ def assets(wanted: Preparation, folder: Path) -> Assets:
     (line,) = [stage for stage in stages if stage.startswith("importance: peak")]
     assert line == f"importance: peak {made.importance.peak_bytes / 2**30:.1f} GiB"
     return made
+
+
+def test_a_model_at_chance_is_refused_before_the_long_passes(
+    wanted: Preparation, tmp_path: Path
+) -> None:
+    tasks = tuple(replace(task, chance=1.0) for task in wanted.tasks)
+    stages: list[str] = []
+    with pytest.raises(AutoPruneError, match=r"any of the 2 tasks \(best: digits_\w+ [01]\.\d"):
+        prepare(replace(wanted, tasks=tasks), tmp_path, Resources(), stages.append)
+    assert stages[-1].startswith("scoring the dense model")
+    assert not any("importance" in stage for stage in stages)
 
 
 def test_weights_stay_in_their_files(assets: Assets, wanted: Preparation, folder: Path) -> None:
