@@ -46,7 +46,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
     from autoprune.search.preflight import preflight
     from autoprune.search.problem import preparation
-    from autoprune.search.sizes import read_sizes
+    from autoprune.search.sizes import channel_multiple, read_sizes
     from autoprune.search.space import load_space, with_precisions
     from autoprune.search.store import SearchStore, search_dir
 
@@ -68,7 +68,8 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         expected = forecast(settings, space, wanted, dense, sizes.kept(spec))
     tokens = PLANNED_TOKENS if expected is None else expected.tokens
     held = memory(dense, sizes.budget.params, tokens)
-    least, most = reachable(spec, Allocation(axis="hybrid"))
+    whole = Allocation(axis="hybrid", stock=settings.deployable == "stock")
+    least, most = reachable(spec, whole, channel_multiple(settings, spec))
     return {
         "search": settings.name,
         "state": store.state(),

@@ -238,10 +238,11 @@ def _save(
 
 def _carry_generation(model: Any, directory: Path) -> None:
     """Give the model the dense model's generation settings, where it has a file of them."""
-    from transformers import GenerationConfig
+    from autoprune.models.files import generation_settings
 
-    if (directory / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(directory)
+    settings = generation_settings(directory)
+    if settings is not None:
+        model.generation_config = settings
 
 
 def _difference(source: Source, again: KeptScores, weights: Mapping[str, np.ndarray]) -> Difference:

@@ -7,7 +7,8 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
     index = directory / _INDEX
     if index.is_file():
         mapping = read_json(index).get("weight_map", {})
+        if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
+            raise AutoPruneError(f"{index} does not say which file holds what: copy it again")
         for name in sorted(set(mapping.values())):
             if not (directory / name).is_file():
                 raise AutoPruneError(
@@ -208,8 +211,8 @@ def checkpoint_identity(directory: Path, headers: Iterable[TensorHeader]) -> str
 
 
 def processor_identity(directory: Path) -> str:
-    """Return a hash of everything beside the weights that says how text and images are read."""
-    kinds = ("*token*", "*processor*", "chat_template*", "vocab*", "merges*")
+    """Return a hash of what beside the weights says how text and images are read and answered."""
+    kinds = ("*token*", "*processor*", "chat_template*", "vocab*", "merges*", "generation_config*")
     files = sorted({path for kind in kinds for path in directory.glob(kind) if path.is_file()})
     return content_hash([[path.name, file_hash(path)] for path in files])
 
@@ -252,18 +255,58 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
             raise damaged
         try:
             table = json.loads(stream.read(length))
-        except ValueError:
+            rows = {name: row for name, row in table.items() if name != "__metadata__"}
+            end = max((row["data_offsets"][1] for row in rows.values()), default=0)
+            headers = {
+                name: TensorHeader(
+                    row["dtype"], tuple(row["shape"]), path, 8 + length + row["data_offsets"][0]
+                )
+                for name, row in rows.items()
+            }
+        except (ValueError, AttributeError, LookupError, TypeError):
             raise damaged from None
-    rows = {name: row for name, row in table.items() if name != "__metadata__"}
-    end = max((row["data_offsets"][1] for row in rows.values()), default=0)
     if 8 + length + end != size:
         raise damaged
-    return {
-        name: TensorHeader(
-            row["dtype"], tuple(row["shape"]), path, 8 + length + row["data_offsets"][0]
-        )
-        for name, row in rows.items()
-    }
+    return headers
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Turn what transformers raises for values that it cannot take into an error about a file."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        StrictDataclassError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise AutoPruneError(
+            f"{path} is not valid ({reason}): use the file that belongs to these weights"
+        ) from None
+
+
+def generation_settings(directory: Path) -> Any:
+    """Return a checkpoint's settings of generation; None where it has no file of them.
+
+    Raises:
+        AutoPruneError: if they cannot be read.
+    """
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return None
+    from transformers import GenerationConfig
+
+    read_json(path)
+    with blaming(path):
+        return GenerationConfig.from_pretrained(directory)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from autoprune.models.convert.layouts import LAYOUTS
 from autoprune.models.families import WRAPPERS, family_of, text_config, wrapper_of
 from autoprune.models.files import (
     TensorHeader,
+    blaming,
     check_processor,
     checkpoint_identity,
+    generation_settings,
     holds_weights,
     lacking,
     licence_of,
@@ -133,8 +135,10 @@ def inspect_model(
         require_library()
     headers = tensor_headers(directory)
     check_processor(directory, vision=wrapper_of(config).projector is not None)
+    generation_settings(directory)
     storage = None if quantised is None else PRECISIONS[quantised].storage
-    _check_shapes(directory, config, headers, storage)
+    model = _empty(directory, config)
+    _check_shapes(directory, model, headers, storage)
     plain = list(headers.values())
     if quantised is not None:
         plain = [header for header in plain if header.dtype in ("F32", "F16", "BF16")]
@@ -142,7 +146,7 @@ def inspect_model(
         ref=str(ref),
         directory=directory,
         config=config,
-        spec=spec_of(build_empty(config)),
+        spec=spec_of(model),
         identity=checkpoint_identity(directory, headers.values()),
         pruned=bool(getattr(text_config(config), "autoprune", None)),
         licence=licence_of(directory),
@@ -159,13 +163,19 @@ def _outlined(ref: str, directory: Path, config: Any) -> Inspected:
         ref=ref,
         directory=directory,
         config=config,
-        spec=spec_of(build_empty(config)),
+        spec=spec_of(_empty(directory, config)),
         identity=checkpoint_identity(directory, ()),
         pruned=bool(getattr(text_config(config), "autoprune", None)),
         licence=licence_of(directory),
         dtype=name if isinstance(getattr(torch, name, None), torch.dtype) else "float32",
         lacks=lacking(directory, vision=wrapper_of(config).projector is not None),
     )
+
+
+def _empty(directory: Path, config: Any) -> Any:
+    """Build a checkpoint's model without weights, and blame its configuration if that fails."""
+    with blaming(directory / "config.json"):
+        return build_empty(config)
 
 
 def load_config(directory: Path) -> Any:
@@ -329,7 +339,7 @@ def quiet() -> Iterator[None]:
 
 def _check_shapes(
     directory: Path,
-    config: Any,
+    model: Any,
     headers: Mapping[str, TensorHeader],
     storage: Storage | None,
 ) -> None:
@@ -338,7 +348,6 @@ def _check_shapes(
     Names of the decoder's tensors have changed over the years before ``layers.``, never after.
     A quantised weight stands there as the several tensors of its ``storage``.
     """
-    model = build_empty(config)
     prefix = backbone_of(model).prefix + "."
     held: dict[str, TensorHeader] = {}
     for name, header in headers.items():

@@ -23,7 +23,12 @@ import torch
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import build_empty, from_arrays, owned_tensor, to_array
 from autoprune.models.families import wrapper_of
-from autoprune.models.files import TensorHeader, read_config, tensor_headers
+from autoprune.models.files import (
+    TensorHeader,
+    generation_settings,
+    read_config,
+    tensor_headers,
+)
 from autoprune.models.loading import Inspected, Loaded, check_loading_info, load_processor, quiet
 from autoprune.models.shape import spec_of
 from autoprune.models.trace import check_row
@@ -53,7 +58,12 @@ class _File:
 
     @classmethod
     def of(cls, path: Path) -> _File:
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise AutoPruneError(
+                f"{path} cannot be read any more ({error.strerror}): put it back and start again"
+            ) from None
         return cls(path.absolute(), stat.st_size, stat.st_mtime_ns)
 
 
@@ -94,11 +104,15 @@ class WeightSource(Mapping[str, np.ndarray]):
         if name in self._buffers:
             array = self._buffers[name].view()
         else:
-            place = self._places[name]
-            array = _mapped(place)
-            if place.cast and place.header.dtype != _CODES[self.dtype]:
-                array = to_array(owned_tensor(array.copy()).to(self.dtype))
+            array = self.read(self._places[name])
         array.flags.writeable = False
+        return array
+
+    def read(self, place: _Place) -> np.ndarray:
+        """Return the values that lie at a place."""
+        array = _mapped(place)
+        if place.cast and place.header.dtype != _CODES[self.dtype]:
+            array = to_array(owned_tensor(array.copy()).to(self.dtype))
         return array
 
     def __iter__(self) -> Iterator[str]:
@@ -152,7 +166,36 @@ def weight_source(directory: Path, config: Any, dtype: torch.dtype) -> WeightSou
             return None
         cast = tensor.is_floating_point() and header.dtype in _FLOATS
         places[name] = _Place(files[header.file], header, cast)
-    return WeightSource(places, buffers, dtype)
+    source = WeightSource(places, buffers, dtype)
+    _check_tied(model, source, names, headers, directory)
+    return source
+
+
+def _check_tied(
+    model: Any,
+    source: WeightSource,
+    names: Mapping[str, str],
+    headers: Mapping[str, TensorHeader],
+    directory: Path,
+) -> None:
+    """Check that tensors which the configuration ties are equal where the files hold both.
+
+    Raises:
+        AutoPruneError: naming two that differ.
+    """
+    first = {id(tensor): name for name, tensor in model.named_parameters()}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        tied = first[id(tensor)]
+        if name == tied or name not in names:
+            continue
+        header = headers[names[name]]
+        place = _Place(_File.of(header.file), header, True)
+        same = header.shape == tuple(tensor.shape)
+        if not same or not np.array_equal(source.read(place), source[tied]):
+            raise AutoPruneError(
+                f"{directory} holds {names[tied]} and {names[name]} of other values, and its "
+                "config.json ties them: set tie_word_embeddings to false if each is its own"
+            )
 
 
 def load_from(
@@ -180,10 +223,9 @@ def load_from(
     model = from_arrays(found.config, source, None, device, layers=layers)
     for config in (model.config, *(getattr(model.config, n) for n in model.config.sub_configs)):
         config.dtype = source.dtype
-    if (found.directory / "generation_config.json").is_file():
-        from transformers import GenerationConfig
-
-        model.generation_config = GenerationConfig.from_pretrained(found.directory)
+    generation = generation_settings(found.directory)
+    if generation is not None:
+        model.generation_config = generation
     if layers:
         check_row(model)
     return Loaded(

@@ -84,6 +84,9 @@ def inspect(model: str, *, outline: bool = False) -> Inspected:
             f"model {model!r} is quantised already ({found.quantised}), and pruning starts from "
             "full weights: pass the unquantised model"
         )
+    if found.ref not in NAMED and "weights" not in found.lacks:
+        # Nothing is read here but where each tensor lies; a search would stumble over it later.
+        weight_source(found.directory, found.config, getattr(torch, working_precision(found)))
     return found
 
 

@@ -98,3 +98,17 @@ def test_time_of_a_real_model_is_forecast_soon(
     plan = json.loads(capfd.readouterr().out)
     assert plan["forecast"]["seconds"] > 3600
     assert plan["memory"]["tokens"] == plan["forecast"]["tokens"] < 640
+
+
+def test_the_reach_is_that_of_the_class_and_the_multiple(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the table says can be reached is what a budget is refused by."""
+    command = outlined(tmp_path, shape_config("qwen2.5-vl-7b")).split()
+    more = ["--deployable", "stock", "--multiple", "512"]
+    assert run([*command, *more, "--dry-run", "--json"]) == 0
+    least = json.loads(capfd.readouterr().out)["reachable"]["least"]
+    assert run([*command, *more, "--budget", f"{least}-params", "--dry-run"]) == 0
+    capfd.readouterr()
+    assert run([*command, *more, "--budget", f"{least - 1}-params", "--dry-run"]) == 2
+    assert f"{least:,}" in capfd.readouterr().err

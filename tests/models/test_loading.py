@@ -22,6 +22,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.models import files
 from autoprune.models.loading import inspect_model, load_model
 from autoprune.models.shape import spec_of
+from autoprune.pipeline.prepare import inspect
 
 
 @pytest.fixture
@@ -151,6 +152,23 @@ BROKEN: dict[str, tuple[Any, str]] = {
         lambda d: (d / "model.safetensors").write_bytes(b"hello, I am no weights"),
         "truncated or damaged",
     ),
+    "header of another kind": (lambda d: safetensors(d, []), "truncated or damaged"),
+    "header without places": (
+        lambda d: safetensors(d, {"a": {"dtype": "F32", "shape": [1]}}),
+        "truncated or damaged",
+    ),
+    "index of another kind": (
+        lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}'),
+        "index.json does not say",
+    ),
+    "no heads said": (
+        lambda d: edit(d / "config.json", text_config__num_key_value_heads=0),
+        "config.json is not valid",
+    ),
+    "damaged generation settings": (
+        lambda d: (d / "generation_config.json").write_text("{"),
+        "generation_config.json cannot be read",
+    ),
     "empty file": (lambda d: (d / "model.safetensors").write_bytes(b""), "truncated or damaged"),
     "missing shard": (lose_a_shard, "missing shard"),
     "foreign shard": (swap_a_shard, "shards of one checkpoint"),
@@ -209,6 +227,11 @@ BROKEN: dict[str, tuple[Any, str]] = {
 }
 
 
+def safetensors(directory: Path, header: Any) -> None:
+    said = json.dumps(header).encode()
+    (directory / "model.safetensors").write_bytes(len(said).to_bytes(8, "little") + said)
+
+
 def find(held: dict[str, torch.Tensor], name: str) -> str:
     """Find a tensor by its end, because releases differ in what stands before it."""
     tail = name.split(".layers.")[-1].split("vision_model.")[-1].removeprefix("language_model.")
@@ -223,6 +246,23 @@ def test_faults_take_one_line(tiny: Path, fault: str) -> None:
         load_model(tiny)
     assert "\n" not in str(caught.value)
     assert ": " in str(caught.value), "the mend follows the fault"
+
+
+@pytest.mark.parametrize("fault", sorted(set(BROKEN) - {"damaged processor"}))
+def test_a_search_refuses_them_before_it_starts(tiny: Path, fault: str) -> None:
+    """A search reads weights where they lie: another reader than ``load_model``'s, as strict."""
+    breaks, says = BROKEN[fault]
+    breaks(tiny)
+    with pytest.raises(AutoPruneError, match=says) as caught:
+        inspect(str(tiny))
+    assert "\n" not in str(caught.value)
+
+
+def test_generation_settings_count_as_how_text_is_answered(tiny: Path) -> None:
+    """Scores of the dense model are kept by this hash, and its end tokens decide answers."""
+    before = files.processor_identity(tiny)
+    edit(tiny / "generation_config.json", eos_token_id=[2, 5])
+    assert files.processor_identity(tiny) != before
 
 
 # What needs the tensors themselves, or a processor's parser, to be seen.

@@ -97,6 +97,25 @@ def test_a_pruned_checkpoint(tmp_path: Path) -> None:
     check_equal(source_of(saved, torch.float32), state_arrays(pruned))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_embeddings_that_are_tied_by_mistake(name: str, tmp_path: Path) -> None:
+    model = build_model(CASES[name].config(tied=False))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for section in (config, config.get("text_config", {})):
+        section["tie_word_embeddings"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AutoPruneError, match="set tie_word_embeddings to false"):
+        source_of(tmp_path, torch.float32)
+    # Both may be there and be equal, as older releases saved them.
+    with torch.no_grad():
+        model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+    model.save_pretrained(tmp_path / "equal")
+    (tmp_path / "equal" / "config.json").write_text(json.dumps(config))
+    tied = from_arrays(load_config(tmp_path), source_of(tmp_path / "equal", torch.float32))
+    assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
+
+
 def test_it_travels_as_paths(tmp_path: Path) -> None:
     tiny_model(hidden=64, channels=4096).save_pretrained(tmp_path)
     source = source_of(tmp_path, torch.float32)
@@ -157,6 +176,10 @@ def test_misfits_are_refused(tmp_path: Path) -> None:
     os.utime(tmp_path / WEIGHTS, ns=(1, 1))
     with pytest.raises(AutoPruneError, match="has changed since"):
         from_arrays(model.config, source)
+    os.rename(tmp_path / WEIGHTS, tmp_path / "away")
+    with pytest.raises(AutoPruneError, match="cannot be read any more"):
+        source[next(iter(source))]
+    os.rename(tmp_path / "away", tmp_path / WEIGHTS)
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "any"}
     (tmp_path / "config.json").write_text(json.dumps(config))

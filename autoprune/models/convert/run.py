@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from autoprune.models.convert.layout import Built, Layout, Source, check_require
 from autoprune.models.convert.layouts import layout_of
 from autoprune.models.convert.proof import LoadProof, prove_load
 from autoprune.models.convert.tensors import check_plan, plan_tensors, shards_of, write_shards
-from autoprune.models.files import licence_of, read_config, resolve_ref, tensor_headers
+from autoprune.models.files import blaming, licence_of, read_config, resolve_ref, tensor_headers
 from autoprune.models.loading import quiet
 from autoprune.models.output import check_output_dir, written_whole
 
@@ -83,7 +82,7 @@ def convert_checkpoint(
     layout = layout_of(directory, config)
     source = Source(directory, config, tensor_headers(directory))
     check_requirements(source, layout.requirements)
-    with quiet(), _blaming(directory / "config.json"):
+    with quiet(), blaming(directory / "config.json"):
         built = layout.build(source)
         model = _meta_model(getattr(transformers, layout.model_class), built.config)
     targets = plan_tensors(source, layout, built.rows)
@@ -127,29 +126,6 @@ def _check_room(out: Path, nbytes: int) -> None:
         )
 
 
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turn what transformers raises for values that it cannot take into an error about a file."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    try:
-        yield
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        StrictDataclassError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise AutoPruneError(
-            f"{path} is not valid ({reason}): use the file that belongs to these weights"
-        ) from None
-
-
 def _meta_model(model_class: Any, config: Any) -> Any:
     import torch
 
@@ -164,7 +140,7 @@ def _write_rest(layout: Layout, built: Built, source: Source, ref: str, work: Pa
     built.config.architectures = [layout.model_class]
     built.config.save_pretrained(work)
     built.processor.save_pretrained(work)
-    with _blaming(source.directory / "generation_config.json"):
+    with blaming(source.directory / "generation_config.json"):
         GenerationConfig(**built.generation).save_pretrained(work)
     licence = licence_of(source.directory)
     head = f"---\nlicense: {licence}\n---\n\n" if licence else ""
