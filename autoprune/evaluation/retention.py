@@ -119,8 +119,8 @@ def kept_tasks(
     if not kept:
         best = max(dense.tasks, key=lambda t: t.score - t.chance)
         raise AutoPruneError(
-            f"the dense model is not {margin:g} above chance on any of the {len(dense.tasks)} tasks "
-            f"(best: {best.name} {best.score:.3f}, where guessing scores {best.chance:.3f}): "
+            f"the dense model is not {margin:g} above chance on any of the {len(dense.tasks)} "
+            f"tasks (best: {best.name} {best.score:.3f}, guessing {best.chance:.3f}): "
             "choose tasks that it can do, or another model"
         )
     return kept, tuple(t.name for t in dense.tasks if t.name not in kept)
