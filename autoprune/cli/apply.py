@@ -44,8 +44,8 @@ def apply(
 ) -> None:
     """Write a candidate as a checkpoint, and prove that it reloads before saying done.
 
-    The directory loads with stock transformers (trust_remote_code=True). Its card says what was
-    cut, how it was trained, how it scores and how to make it again.
+    The directory loads with stock transformers. Its card says how, what was cut, how it was
+    trained, how it scores and how to make it again.
     """
     from autoprune.cli.output import console
 

@@ -88,8 +88,9 @@ def _print(scored: Scored, out: Console) -> None:
         table.add_row(*row)
     out.print(table)
     mean = sum(scored.scores.values()) / len(scored.scores)
+    bits = f", the backbone in {scored.quantised}" if scored.quantised else ""
     out.print(
-        f"{scored.ref}: {params_text(scored.params)} parameters, {mean:.3f} on average, "
+        f"{scored.ref}: {params_text(scored.params)} parameters{bits}, {mean:.3f} on average, "
         f"{scored.questions:,} questions on {scored.images} images of split {scored.split}",
         soft_wrap=True,
     )
@@ -97,6 +98,6 @@ def _print(scored: Scored, out: Console) -> None:
         out.print(
             f"retains {scored.retention.value:.3f} [{scored.interval.low:.3f}, "
             f"{scored.interval.high:.3f}] of {scored.dense_ref} (95 %, over images) at "
-            f"{scored.params / scored.dense_params:.1%} of its size",
+            f"{scored.params / scored.dense_params:.1%} of its parameters",
             soft_wrap=True,
         )

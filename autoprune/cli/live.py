@@ -39,6 +39,7 @@ class View(SearchListener):
         self.front: tuple[TrialRecord, ...] = ()
         self.progress = Progress(trials=trials)
         self.confirmed: tuple[int, int] | None = None
+        self.confirm_left: float | None = None
         self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -82,6 +83,12 @@ class View(SearchListener):
 
     def on_confirm(self, done: int, total: int) -> None:
         """Remember how far the confirmation is."""
+        now = time.monotonic()
+        if self.confirmed is None:
+            self._confirming = (done, now)
+        first, began = self._confirming
+        if done > first:
+            self.confirm_left = (now - began) / (done - first) * (total - done)
         self.confirmed = (done, total)
 
     def on_done(self, summary: SearchSummary) -> None:
@@ -109,6 +116,12 @@ def describe_trial(record: TrialRecord) -> str:
     return " · ".join(parts)
 
 
+def _confirmation(view: View) -> str:
+    done, total = view.confirmed or (0, 0)
+    left = f", about {duration(view.confirm_left)} left" if view.confirm_left else ""
+    return f"confirmation {done}/{total}{left}"
+
+
 def render(view: View) -> RenderableType:
     """Return the live table: stage, counts, front, time."""
     progress = view.progress
@@ -127,7 +140,7 @@ def render(view: View) -> RenderableType:
         lines.append(_front_table(view.front))
     clock = f"elapsed {duration(view.seconds)}"
     if view.confirmed is not None:
-        clock += f" · confirmation {view.confirmed[0]}/{view.confirmed[1]}"
+        clock += f" · {_confirmation(view)}"
     elif (left := view.seconds_left) is not None:
         clock += f" · about {duration(left)} left, then the front is confirmed"
     return Group(*lines, Text(clock, style="dim"))
@@ -226,7 +239,7 @@ class PlainView(View):
     def on_confirm(self, done: int, total: int) -> None:
         """Write how far the confirmation is."""
         super().on_confirm(done, total)
-        self._line(f"confirmation {done}/{total}")
+        self._line(_confirmation(self))
 
 
 def view(trials: int, console: Console) -> View:

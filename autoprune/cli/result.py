@@ -87,12 +87,14 @@ def print_links(
 ) -> None:
     """Print where the MLflow UI shows this search; nothing where it was never logged."""
     from autoprune.tracking.links import LOCAL_UI, search_links
+    from autoprune.tracking.location import is_server
     from autoprune.tracking.tracker import read_place
 
     place = read_place(store.directory)
     if place is None:
         return
-    console.print(Text("In the MLflow UI:"))
+    start = "" if local or is_server(place.uri) else f", which 'autoprune ui {store.name}' starts"
+    console.print(Text(f"In the MLflow UI{start}:"))
     for name, address in search_links(place, local=local or LOCAL_UI, points=points).items():
         console.print(Text(f"  {name:8} {address}"), soft_wrap=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class Scored:
     Attributes:
         ref: the model as it was named.
         params: its parameters.
+        quantised: the precision of its backbone, where it is quantised.
         split: where the questions are from.
         questions, images: how many there were.
         scores: task -> score, 0..1.
@@ -46,6 +47,7 @@ class Scored:
     images: int
     scores: dict[str, float]
     seconds: float
+    quantised: str | None = None
     dense_ref: str | None = None
     dense_params: int | None = None
     dense_scores: dict[str, float] | None = None
@@ -57,6 +59,7 @@ class Scored:
         value: dict[str, Any] = {
             "model": self.ref,
             "params": self.params,
+            "quantised": self.quantised,
             "split": self.split,
             "questions": self.questions,
             "images": self.images,
@@ -129,7 +132,8 @@ def score_model(
         exam = _Exam(specs, split, samples, Path(folder), gpus, on_stage)
         params, scores = exam.score(ref, named)
         below = None if base is None else exam.score(base, named)
-    return _scored(ref, split, params, scores, base, below)
+    scored = _scored(ref, split, params, scores, base, below)
+    return replace(scored, quantised=found.quantised)
 
 
 class _Exam:

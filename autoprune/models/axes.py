@@ -62,6 +62,21 @@ def rows() -> list[tuple[str, ...]]:
     ]
 
 
+def by_axis() -> list[tuple[str, list[tuple[str, tuple[str, ...]]]]]:
+    """Return for each axis how its checkpoints load, and for which families; most families first.
+
+    Most axes are alike for all families, so that this is a short way to say the whole table.
+    """
+    found = []
+    for axis in AXES:
+        groups: dict[str, tuple[str, ...]] = {}
+        for name, family in FAMILIES.items():
+            loads = axis.loads(family)
+            groups[loads] = (*groups.get(loads, ()), name)
+        found.append((axis.title, sorted(groups.items(), key=lambda item: -len(item[1]))))
+    return found
+
+
 def markdown() -> str:
     """Return the page of the docs: what is supported, by family and axis."""
     heading, *body = rows()

@@ -81,7 +81,7 @@ def tracked(
         reason = f"interrupted; 'autoprune search --resume {store.name}' goes on"
         tracker.close("stopped", reason, timeout=STOP_SECONDS)
         raise
-    listener.on_stage("log")
+    listener.on_stage("logging plots and tables")
     tracker.close()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoprune.tracking.records import FrontPoint, KeepMap, SearchSummary, TrialRecord
-from autoprune.tracking.units import size_label, summary_unit
+from autoprune.tracking.units import seeds_text, size_label, summary_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +121,7 @@ def _title(summary: SearchSummary) -> str:
     seeds = {point.retention.seeds for point in summary.front}
     if not seeds:
         return f"{name}trials so far, no confirmed front yet"
-    return f"{name}confirmed Pareto front, 95 % intervals over {max(seeds)} seeds and images"
+    return f"{name}confirmed Pareto front, 95 % intervals over {seeds_text(max(seeds))} and images"
 
 
 def _draw_trials(

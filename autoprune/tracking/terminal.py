@@ -16,7 +16,7 @@ from autoprune.tracking.plots import (
     stopped,
 )
 from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
-from autoprune.tracking.units import byte_unit, size_unit
+from autoprune.tracking.units import byte_unit, seeds_text, size_unit
 
 COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}
 MARKS = {"width": "w", "depth": "d", "hybrid": "h"}
@@ -97,7 +97,7 @@ def _caption(summary: SearchSummary) -> Text:
     caption.append(f"budget {budget.text} = {said[0]} of {said[1]} {unit}")
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
-        caption.append(f"\nretention over {max(seeds)} seeds and images, 1.0 = dense")
+        caption.append(f"\nretention over {seeds_text(max(seeds))} and images, 1.0 = dense")
     else:
         caption.append("\nno confirmed front yet")
     return caption

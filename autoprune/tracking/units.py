@@ -13,6 +13,11 @@ def size_unit(params: int) -> tuple[float, str]:
     return 1.0, ""
 
 
+def seeds_text(count: int) -> str:
+    """Return a count of seeds as people say it."""
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
 def byte_unit(count: int) -> tuple[float, str]:
     """Return the divisor and name of the unit that suits so many bytes."""
     for divisor, name in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):

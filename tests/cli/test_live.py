@@ -51,6 +51,7 @@ def play(listener: View) -> None:
         listener.on_trial(record(2))
         listener.on_front(front, Progress(3, complete=2, failed=1, hypervolume=0.43, seconds=70.0))
         listener.on_stage("confirm the front")
+        listener.on_confirm(0, 6)
         listener.on_confirm(1, 6)
 
 
@@ -109,7 +110,8 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert any("trial 0 complete · 1.20M params, 55.0% of the whole" in line for line in lines)
     assert any("trials 1/3, front of 1, hypervolume 0.412, about 1 min" in line for line in lines)
     assert any(line.endswith("out of memory") for line in lines)
-    assert lines[-1].endswith("confirmation 1/6")
+    assert lines[-2].endswith("confirmation 0/6")  # nothing is known yet
+    assert lines[-1].endswith("confirmation 1/6, about 0 s left")
     assert all(re.match(r"\[ *\d.*\] ", line) for line in lines)  # no line is broken in two
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoprune.models.axes import markdown, rows
+from autoprune.models.axes import by_axis, markdown, rows
 from autoprune.models.families import FAMILIES, HEAD_RULES, WRAPPERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -22,3 +22,19 @@ def test_every_family_and_architecture_has_its_place() -> None:
     assert set(by_rule) == set(HEAD_RULES)
     assert by_rule["any"] == "stock"
     assert by_rule["dense"] == "any"
+
+
+def test_by_axis_says_what_the_table_says() -> None:
+    heading, *body = rows()
+    table = {
+        (row[0], axis): loads
+        for row in body
+        for axis, loads in zip(heading[2:], row[2:], strict=True)
+    }
+    said = {
+        (family, axis): loads
+        for axis, groups in by_axis()
+        for loads, families in groups
+        for family in families
+    }
+    assert said == table
