@@ -36,7 +36,7 @@ def between(model: Any) -> list[nn.Module]:
 
 
 def let_dtypes_differ(model: Any) -> list[Any]:
-    """Let what stands between tower and decoder have another dtype than the tower.
+    """Let what stands between tower and decoder have another dtype than either.
 
     Trained weights are held in float32 beside a frozen tower in bfloat16; a model's own forward
     pass does not expect that where autocast is off.
@@ -44,11 +44,18 @@ def let_dtypes_differ(model: Any) -> list[Any]:
     Returns:
         Handles; ``remove()`` of each ends it.
     """
-    return [
-        module.register_forward_pre_hook(_in_own_dtype, with_kwargs=True)
-        for outer in between(model)
-        for module in (outer if isinstance(outer, nn.ModuleList) else [outer])
-    ]
+    embedding = model.get_input_embeddings()
+
+    def as_embedded(_: nn.Module, __: Any, output: Any) -> Any:
+        is_tensor = isinstance(output, torch.Tensor) and output.is_floating_point()
+        return output.to(embedding.weight.dtype) if is_tensor else output
+
+    handles: list[Any] = []
+    for outer in between(model):
+        for module in outer if isinstance(outer, nn.ModuleList) else [outer]:
+            handles.append(module.register_forward_pre_hook(_in_own_dtype, with_kwargs=True))
+            handles.append(module.register_forward_hook(as_embedded))
+    return handles
 
 
 def _in_own_dtype(
