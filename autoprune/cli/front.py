@@ -54,7 +54,7 @@ def confirmed_summary(store: SearchStore) -> SearchSummary:
     )
     if store.state() == "running":
         raise StoppedError(f"{so_far}: it is still running, wait for it")
-    raise StoppedError(f"{so_far}: 'autoprune search --resume {store.name}' goes on with it")
+    raise StoppedError(f"{so_far}: 'autoprune search --resume {store.typed}' goes on with it")
 
 
 def front_object(summary: SearchSummary, *, everything: bool = False) -> dict[str, Any]:

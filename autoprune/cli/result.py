@@ -36,7 +36,7 @@ def print_result(
     for line in comparison(summary):
         console.print(Text(line), soft_wrap=True)
     print_links(store, console, summary.front)
-    print_next(summary, console)
+    print_next(summary, store, console)
 
 
 def comparison(summary: SearchSummary) -> list[str]:
@@ -93,16 +93,17 @@ def print_links(
     place = read_place(store.directory)
     if place is None:
         return
-    start = "" if local or is_server(place.uri) else f", which 'autoprune ui {store.name}' starts"
+    start = "" if local or is_server(place.uri) else f", which 'autoprune ui {store.typed}' starts"
     console.print(Text(f"In the MLflow UI{start}:"))
     for name, address in search_links(place, local=local or LOCAL_UI, points=points).items():
         console.print(Text(f"  {name:8} {address}"), soft_wrap=True)
 
 
-def print_next(summary: SearchSummary, console: Console) -> None:
+def print_next(summary: SearchSummary, store: SearchStore, console: Console) -> None:
     """Print the commands that most people type next."""
     console.print(Text("Next:"))
-    console.print(Text(f"  autoprune ui {summary.name}"))
+    console.print(Text(f"  autoprune ui {store.typed}"), soft_wrap=True)
     if summary.front:
         best = summary.front[-1]
-        console.print(Text(f"  autoprune apply {summary.name}:{best.trial} -o smaller-model"))
+        point = store.typed.replace(store.name, f"{store.name}:{best.trial}", 1)
+        console.print(Text(f"  autoprune apply {point} -o smaller-model"), soft_wrap=True)

@@ -23,9 +23,7 @@ MACHINE = "Machine"
 
 
 def search(
-    budgets: Annotated[
-        list[str] | None, setting("budgets", GOAL, option="--budget", metavar="SIZE")
-    ] = None,
+    budgets: Annotated[list[str] | None, setting("budgets", GOAL, metavar="SIZE")] = None,
     model: Annotated[str | None, setting("model", GOAL, metavar="MODEL")] = None,
     name: Annotated[str | None, setting("name", GOAL, metavar="NAME")] = None,
     tasks: Annotated[list[str] | None, setting("tasks", GOAL, metavar="TASK[,TASK...]")] = None,

@@ -77,14 +77,14 @@ def from_search(store: SearchStore, trial: int) -> Source:
         there = f"it has trials {min(records)} to {max(records)}" if records else "it has none yet"
         raise AutoPruneError(
             f"search {store.name!r} has no trial {trial}: {there}, and 'autoprune front "
-            f"{store.name}' lists those worth having"
+            f"{store.typed}' lists those worth having"
         )
     record = records[trial]
     if record.params is None:
         raise AutoPruneError(
             f"trial {trial} of search {store.name!r} {record.state} before it had a model"
             f"{' (' + record.reason + ')' if record.reason else ''}: choose one that 'autoprune "
-            f"front {store.name}' lists"
+            f"front {store.typed}' lists"
         )
     from autoprune.search.space import with_precisions
 

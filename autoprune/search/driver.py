@@ -94,7 +94,7 @@ def _run(
     problem: Problem,
     tracking: bool,
 ) -> SearchSummary:
-    with _Interrupt(store.name) as interrupt, RaySession(settings) as session:
+    with _Interrupt(store.typed) as interrupt, RaySession(settings) as session:
 
         def on_stage(text: str) -> None:
             # The first stage begins when the settings have been found to fit the model.
@@ -215,7 +215,7 @@ def _trials(
             raise StoppedError(
                 f"the machine ran out of memory while workers started: end other programs or use "
                 f"fewer --workers than {settings.workers}; 'autoprune search --resume "
-                f"{campaign.store.name}' goes on"
+                f"{campaign.store.typed}' goes on"
             ) from error
 
 
@@ -253,13 +253,13 @@ def _check_any(campaign: Campaign) -> None:
     if not failed:
         raise StoppedError(
             f"search {campaign.store.name!r} ended before a trial did: give it more --max-hours "
-            f"('autoprune search --resume {campaign.store.name}' goes on)"
+            f"('autoprune search --resume {campaign.store.typed}' goes on)"
         )
     reasons = sorted({record.reason for record in failed}, key=len)
     raise StoppedError(
         f"all {len(failed)} trials of search {campaign.store.name!r} failed, e.g. "
         f"{failed[0].name}: {reasons[0]} (tracebacks in {campaign.store.directory / 'trials'}; "
-        f"'autoprune search --resume {campaign.store.name}' tries again)"
+        f"'autoprune search --resume {campaign.store.typed}' tries again)"
     )
 
 
@@ -270,8 +270,8 @@ class _Interrupt:
     Elsewhere the signal raises at once, too.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, typed: str) -> None:
+        self._typed = typed
         self._told = False
         self._inside = False
         self._before: dict[int, Any] = {}
@@ -312,7 +312,7 @@ class _Interrupt:
             signal.signal(number, handler)
         if kind is not None and issubclass(kind, (_Stop, KeyboardInterrupt)):
             raise StoppedError(
-                f"stopped; 'autoprune search --resume {self._name}' goes on"
+                f"stopped; 'autoprune search --resume {self._typed}' goes on"
             ) from None
 
 

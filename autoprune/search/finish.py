@@ -113,7 +113,7 @@ def finish(
     if not confirmed:
         raise StoppedError(
             f"no member of the front of search {store.name!r} could be run again: see "
-            f"{store.directory / 'confirm'}; 'autoprune search --resume {store.name}' tries again"
+            f"{store.directory / 'confirm'}; 'autoprune search --resume {store.typed}' tries again"
         )
     points = front_points(confirmed, ending.scores, objective=objective)
     own = {record.trial for record in chosen}

@@ -279,7 +279,8 @@ def default_of(field: str) -> Any:
 
 def flag(field: str) -> str:
     """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
-    return "--" + field.replace("_", "-")
+    # The one option that is given once a value.
+    return "--" + {"budgets": "budget"}.get(field, field.replace("_", "-"))
 
 
 def make_settings(values: Mapping[str, Any]) -> SearchSettings:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,6 +54,15 @@ class SearchStore:
     def name(self) -> str:
         """Name of the search."""
         return self.directory.name
+
+    @property
+    def typed(self) -> str:
+        """What a user types to name it in a command: with ``--home``, where it lies elsewhere."""
+        home = self.directory.parent.parent.absolute()
+        usual = os.environ.get("AUTOPRUNE_HOME") or default_of("home")
+        if home == Path(usual).absolute():
+            return self.name
+        return f"{self.name} --home {shlex.quote(str(home))}"
 
     @property
     def journal(self) -> Path:
@@ -105,7 +115,7 @@ class SearchStore:
             raise AutoPruneError(
                 f"search {self.name!r} exists with another {flag(field)} "
                 f"({_shown(before.get(field))}, not {_shown(value)}): "
-                f"'autoprune search --resume {self.name}' goes on with it, "
+                f"'autoprune search --resume {self.typed}' goes on with it, "
                 "another --name starts afresh"
             )
 

@@ -78,7 +78,7 @@ def tracked(
         tracker.close("failed", (str(error).splitlines() or [type(error).__name__])[0])
         raise
     except BaseException:
-        reason = f"interrupted; 'autoprune search --resume {store.name}' goes on"
+        reason = f"interrupted; 'autoprune search --resume {store.typed}' goes on"
         tracker.close("stopped", reason, timeout=STOP_SECONDS)
         raise
     listener.on_stage("logging plots and tables")

@@ -64,8 +64,8 @@ def test_front_in_words(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     said = capfd.readouterr().out
     assert "45.0%" in said
     assert "0.900" in said
-    assert "autoprune ui demo" in said
-    assert "autoprune apply demo:4 -o " in said
+    assert f"autoprune ui demo --home {home}" in said
+    assert f"autoprune apply demo:4 --home {home} -o " in said
 
 
 @pytest.mark.parametrize("command", ["front", "ui"])

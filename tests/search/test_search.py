@@ -243,7 +243,7 @@ def test_killed_then_told_to_stop_then_run_to_its_end(tmp_path: Path) -> None:
     told = time.monotonic()
     _, err = second.communicate(timeout=60)
     assert second.returncode == 3, err
-    assert err.strip() == "stopped; 'autoprune search --resume toy' goes on"
+    assert err.strip() == f"stopped; 'autoprune search --resume toy --home {tmp_path}' goes on"
     assert time.monotonic() - told < 30  # a few seconds where the machine is not busy
     assert store.state() == "interrupted"
     assert not (store.directory / "lock").exists()

@@ -30,7 +30,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("name", "a/b", "name 'a/b'"),
     ("name", "..", "name '..'"),
     ("seed", -1, "--seed -1"),
-    ("budgets", (), "--budgets"),
+    ("budgets", (), "--budget"),
     ("quantize", ("int44",), "unknown precision 'int44' (did you mean 'int4'?)"),
     ("quantize", (), "--quantize ()"),
     ("objective", "bits", "--objective 'bits'"),

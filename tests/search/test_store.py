@@ -33,7 +33,7 @@ def test_records_survive_and_a_half_written_file_is_never_seen(tmp_path: Path) -
 
 # what is asked the second time, what the error must say
 OTHER = [
-    ({"budgets": ("50%",)}, "--budgets (60%, not 50%)"),
+    ({"budgets": ("50%",)}, "--budget (60%, not 50%)"),
     ({"seed": 4}, "--seed (0, not 4)"),
     ({"space": "width"}, "--space (hybrid"),
     ({"data_fraction": 0.2}, "--data-fraction (none, not 0.2)"),
@@ -54,6 +54,20 @@ def test_a_name_with_other_settings_says_which_and_how(
     assert "--resume one" in line
     assert "another --name" in line
     assert "\n" not in line
+
+
+def test_what_to_type_names_the_home_where_it_is_not_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUTOPRUNE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    usual = SearchStore(search_dir(Path("mlruns"), "one"))
+    other = SearchStore(search_dir(Path("my runs"), "one"))
+    assert usual.typed == "one"
+    assert other.typed == f"one --home '{tmp_path / 'my runs'}'"
+    monkeypatch.setenv("AUTOPRUNE_HOME", "my runs")
+    assert usual.typed == f"one --home {tmp_path / 'mlruns'}"
+    assert other.typed == "one"
 
 
 def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
