@@ -76,13 +76,18 @@ def inspect(model: str, *, outline: bool = False) -> Inspected:
 
     Raises:
         AutoPruneError: for the first thing that would keep it from loading, or if it is
-            quantised already.
+            quantised already, or has layers of different shapes.
     """
     found = inspect_model(model, NAMED, outline=outline)
     if found.quantised is not None:
         raise AutoPruneError(
             f"model {model!r} is quantised already ({found.quantised}), and pruning starts from "
             "full weights: pass the unquantised model"
+        )
+    if found.pruned:
+        raise AutoPruneError(
+            f"model {model!r} was pruned layer by layer already, and pruning starts from layers "
+            "of one shape: pass the model that it was cut from, which its README names"
         )
     if found.ref not in NAMED and "weights" not in found.lacks:
         # Nothing is read here but where each tensor lies; a search would stumble over it later.

@@ -22,6 +22,7 @@ from autoprune.models.checkpoint import save_checkpoint
 from autoprune.models.loading import inspect_model, load_config, load_model, quiet
 from autoprune.models.shape import model_class, spec_of
 from autoprune.models.source import WeightSource, load_from, weight_source
+from autoprune.pipeline.prepare import inspect
 from autoprune.pruning.plan import LayerPlan, PruningPlan
 from autoprune.pruning.surgery import prune
 
@@ -95,6 +96,8 @@ def test_a_pruned_checkpoint(tmp_path: Path) -> None:
     pruned = prune(dense.config, state_arrays(dense), plan)
     saved = save_checkpoint(pruned, tiny_processor(), tmp_path / "out").path
     check_equal(source_of(saved, torch.float32), state_arrays(pruned))
+    with pytest.raises(AutoPruneError, match="pruned layer by layer already"):
+        inspect(str(saved))  # what a search and its dry run ask first
 
 
 @pytest.mark.parametrize("name", CASES)
