@@ -98,6 +98,8 @@ def _caption(summary: SearchSummary) -> Text:
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
         caption.append(f"\nretention over {seeds_text(max(seeds))} and images, 1.0 = dense")
+        if summary.baselines:
+            caption.append("\nlast rows: the usual recipes")
     else:
         caption.append("\nno confirmed front yet")
     return caption
