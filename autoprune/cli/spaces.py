@@ -52,4 +52,4 @@ def spaces(
         table.add_row(knob, domain.describe(), KNOBS[knob].meaning)
     out.print(table)
     if path is not None:
-        out.print(f"file: {path}", soft_wrap=True)
+        out.print(f"file: {path} (a changed copy goes to --space)", soft_wrap=True)

@@ -241,7 +241,10 @@ def parse_space(text: str, name: str) -> Space:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise AutoPruneError(f"space {name} is not readable YAML{line}; mend the file") from None
+        raise AutoPruneError(
+            f"space {name} is not readable YAML{line}: mend it, or start from a copy of the file "
+            "that 'autoprune spaces hybrid' names"
+        ) from None
     if not isinstance(data, dict):
         raise AutoPruneError(f"space {name} must be a mapping with description, knobs and rungs")
     knobs = data.get("knobs")
