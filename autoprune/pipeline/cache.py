@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 # What a cached result may depend on; an edit of any of it makes the result unknown again.
 _FLOORS = ("models", "data", "zoo", "cost", "pruning", "recovery", "evaluation", "pipeline")
+_MODULES = ("resources.py", "identity.py")
 
 
 class Cache:
@@ -47,6 +48,12 @@ class Cache:
         return result
 
 
+def code_files(package: Path) -> list[Path]:
+    """Return the files of the package that results depend on."""
+    rooms = (path for floor in _FLOORS for path in (package / floor).rglob("*.py"))
+    return sorted([*rooms, *(package / name for name in _MODULES)])
+
+
 @lru_cache(maxsize=1)
 def code_identity() -> str:
     """Return a hash of the code and library versions that results depend on."""
@@ -54,9 +61,8 @@ def code_identity() -> str:
     import transformers
 
     package = Path(str(resources.files("autoprune")))
-    files = sorted(path for floor in _FLOORS for path in (package / floor).rglob("*.py"))
     return content_hash(
-        {str(path.relative_to(package)): file_hash(path) for path in files},
+        {str(path.relative_to(package)): file_hash(path) for path in code_files(package)},
         torch.__version__,
         transformers.__version__,
     )

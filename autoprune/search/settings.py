@@ -70,7 +70,6 @@ class SearchSettings(BaseModel):
     quantize: tuple[str, ...] = Field(
         ("none",),
         description="Precision of the finished backbone: none, int8, int4; several are searched.",
-        min_length=1,
     )
     objective: Literal["params", "bytes"] = Field(
         "params",
@@ -191,6 +190,8 @@ class SearchSettings(BaseModel):
     @field_validator("quantize")
     @classmethod
     def _known_precisions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise AutoPruneError(f"--quantize names no precision: give {', '.join(QUANTIZE)}")
         for name in value:
             if name not in QUANTIZE:
                 raise AutoPruneError(f"unknown precision {name!r}{did_you_mean(name, QUANTIZE)}")

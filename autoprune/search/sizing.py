@@ -131,7 +131,20 @@ class ByteSizing:
 
         low = reachable(self.spec, allocation, multiple=self.multiple)[0]
         most = min(self.max_params, self.spec.total_params)
-        return largest(make, self.of, low, most, wanted, self.unit(allocation))
+        return largest(make, self.of, low, most, wanted, self.near(allocation))
+
+    def near(self, allocation: Allocation) -> int:
+        """Return how near below a size a plan is near enough: bytes of the unit that fills it up.
+
+        For ``stock`` the largest unit, heads of every layer, says little of that: where heads come
+        in few counts it is a good part of the model, and widths or layers meet the size.
+        """
+        if not allocation.stock:
+            return self.unit(allocation)
+        if allocation.axis == "depth":
+            return max(layer_bytes(self.spec, shape, self.precision) for shape in self.spec.layers)
+        channels = self.multiple * self.spec.channel_params * len(self.spec.layers)
+        return math.ceil(channels * _worst_rate(self.spec, self.precision))
 
     def of(self, plan: PruningPlan) -> int:
         """Return the bytes of a plan."""
@@ -253,5 +266,5 @@ def even_plan_of_bytes(
         reachable(spec, allocation, multiple)[0],
         min(max_params, spec.total_params),
         most,
-        sizing.unit(allocation),
+        sizing.near(allocation),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_imports import PACKAGE, imported_modules
 
 from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
@@ -17,7 +18,7 @@ from autoprune.models import checkpoint
 from autoprune.models.checkpoint import save_checkpoint
 from autoprune.models.quantise import is_quantised, quantise
 from autoprune.pipeline.assets import Assets
-from autoprune.pipeline.cache import Cache
+from autoprune.pipeline.cache import Cache, code_files
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pipeline.prepare import Preparation, inspect, prepare
 from autoprune.pipeline.run import Bench
@@ -215,6 +216,24 @@ def test_candidates_round_trip_as_json(assets: Assets) -> None:
     assert again.identity == one.identity
     with pytest.raises(AutoPruneError, match="did you mean 'float32'"):
         Candidate(one.plan, one.recipe, "float23")
+
+
+def test_what_is_kept_depends_on_all_code_that_made_it() -> None:
+    """Every module that preparation imports counts, but for that of error messages."""
+    modules, folder = PACKAGE, code_files(PACKAGE)
+    todo, seen = [modules / "pipeline" / "prepare.py"], set[Path]()
+    while todo:
+        path = todo.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        for name in imported_modules(path):
+            parts = name.split(".")
+            if parts[0] == "autoprune" and len(parts) > 1:
+                place = modules.joinpath(*parts[1:])
+                todo += [place.with_suffix(".py"), place / "__init__.py"]
+    assert len(seen) > 40
+    assert {p.relative_to(modules).as_posix() for p in seen - set(folder)} == {"errors.py"}
 
 
 def test_cache_computes_anew_what_it_cannot_read(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.shapes import shape_config
 
 from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import Heads
 from autoprune.models.precision import PRECISIONS
-from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import dense_plan
 from autoprune.pruning.scores import Importance, scores
@@ -40,10 +41,11 @@ TOTAL = SPEC.total_params
 LARGEST_UNIT = max(SPEC.attention_group_params, SPEC.channel_params, SPEC.head_params * GROUPS)
 
 
-def importance() -> Importance:
+def importance(spec: BackboneSpec = SPEC) -> Importance:
     rng = np.random.default_rng(0)
-    kinds = {"groups": GROUPS, "channels": CHANNELS, "heads": 2 * GROUPS}
-    shapes = {kind: (LAYERS, units) for kind, units in kinds.items()}
+    layers, shape = len(spec.layers), spec.layers[0]
+    kinds = {"groups": shape.kv_heads, "channels": shape.channels, "heads": shape.heads}
+    shapes = {kind: (layers, units) for kind, units in kinds.items()}
     values = {
         f"{name}_{unit}": rng.random(
             shape if name in ("weight_taylor", "magnitude") else (*shape, 2)
@@ -52,15 +54,15 @@ def importance() -> Importance:
         for unit, shape in shapes.items()
     }
     influences = {
-        name: rng.random((LAYERS, 2))
+        name: rng.random((layers, 2))
         for name in ("block_influence", "attention_influence", "mlp_influence")
     }
     return Importance(
         **values,
         **influences,
-        group_params=np.full(LAYERS, float(SPEC.attention_group_params)),
-        channel_params=np.full(LAYERS, float(SPEC.channel_params)),
-        head_params=np.full(LAYERS, float(SPEC.head_params)),
+        group_params=np.full(layers, float(spec.attention_group_params)),
+        channel_params=np.full(layers, float(spec.channel_params)),
+        head_params=np.full(layers, float(spec.head_params)),
         samples=1,
         answer_tokens=1,
         loss=1.0,
@@ -193,6 +195,29 @@ def test_any_knobs_make_a_stock_candidate(
     # A step of all layers: a KV group or a head in each, or up to the next count that loads.
     step = max(LAYERS * SPEC.attention_group_params * GROUPS // 2, SPEC.layer_params[0])
     assert abs(target - size) < max(step, LAYERS * multiple * SPEC.channel_params)
+
+
+def test_a_stock_candidate_of_a_real_size_meets_its_bytes() -> None:
+    """Within a layer, though the heads of all layers come in powers of two: many times as much."""
+    spec = spec_of(shape_config("llava-1.5-7b"))
+    dense = stored_bytes(spec, None, "int4")
+    low, high = int(0.4 * dense), int(0.9 * dense)
+    context = replace(
+        CONTEXT,
+        spec=spec,
+        importance=importance(spec),
+        stock=True,
+        multiple=64,
+        max_params=spec.total_params,
+        spans={"int4": (low, high)},
+    )
+    usual = {**load_space("stock").complete({}), "precision": "int4"}
+    for axis, share in (("depth", 0.5), ("hybrid", 0.2), ("hybrid", 0.7)):
+        for size in np.linspace(0.1, 1, 7):
+            drawn = {"axis": axis, "depth_share": share, "size": float(size)}
+            plan = decode({**usual, **drawn}, context).plan
+            short = low + float(size) * (high - low) - stored_bytes(spec, plan, "int4")
+            assert -1 < short < layer_bytes(spec, spec.layers[0], "int4"), drawn
 
 
 @pytest.mark.parametrize("name", list_spaces())

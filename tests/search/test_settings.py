@@ -32,7 +32,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("seed", -1, "--seed -1"),
     ("budgets", (), "--budget"),
     ("quantize", ("int44",), "unknown precision 'int44' (did you mean 'int4'?)"),
-    ("quantize", (), "--quantize ()"),
+    ("quantize", (), "--quantize names no precision: give none"),
     ("objective", "bits", "--objective 'bits'"),
     ("trails", 3, "unknown setting 'trails' (did you mean 'trials'?)"),
 ]
