@@ -218,16 +218,19 @@ def _stored(facts: Facts) -> list[str]:
 
 def _kept(facts: Facts) -> list[str]:
     """Return what it retains: confirmed over seeds where that is known, else these weights."""
+    ability = "of the dense model's ability above chance"
     lines = []
     if facts.point is not None:
         r = facts.point.retention
         lines.append(
             f"Over {r.seeds} training{'s' * (r.seeds != 1)} it retains {r.mean:.3f} "
-            f"[{r.low:.3f}, {r.high:.3f}] of the dense model's ability above chance (95 %)."
+            f"[{r.low:.3f}, {r.high:.3f}] {ability} (95 %)."
         )
     if facts.retention is not None:
+        what = f" {ability}" * (facts.point is None)
         lines.append(
-            f"These weights, of seed {facts.candidate.recipe.seed}: {facts.retention:.3f}."
+            f"These weights, of seed {facts.candidate.recipe.seed}, retain "
+            f"{facts.retention:.3f}{what}."
         )
     return lines
 

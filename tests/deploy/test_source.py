@@ -108,6 +108,8 @@ def test_a_card_says_what_a_reader_needs(facts: Facts, tmp_path: Path) -> None:
         "CC BY 4.0",
     ):
         assert words in card
+    alone = card_files(replace(facts, point=None), "")["README.md"]
+    assert f"retain {facts.retention:.3f} of the dense model's ability" in alone
     everything = "".join(files.values())
     assert "secret" not in everything  # what is this machine's alone stays here
     assert str(tmp_path) not in everything
