@@ -73,7 +73,7 @@ def render_turns(
         if question not in prompts:
             prompts[question] = prompt_of(processor, question, int(with_image))
         said = _message(processor, "assistant", answer, 0)
-        texts.append(processor.apply_chat_template([asked, said], tokenize=False))
+        texts.append(_rendered(processor, [asked, said]))
     options = call_options(processor, texts[0])
     encoded = tokenizer(texts, return_offsets_mapping=True, **options)
     special = _special_ids(tokenizer)
@@ -119,8 +119,21 @@ def prompt_of(processor: Any, question: str, images: int) -> str:
     if form is not None:
         return form.format(image=processor.image_token * images, question=question)
     asked = _message(processor, "user", question, images)
-    text: str = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
-    return text
+    return _rendered(processor, [asked], add_generation_prompt=True)
+
+
+def _rendered(processor: Any, messages: list[dict[str, Any]], **options: bool) -> str:
+    """Return the text of a conversation by the chat template."""
+    from jinja2 import TemplateError
+
+    try:
+        return str(processor.apply_chat_template(messages, tokenize=False, **options))
+    except TemplateError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AutoPruneError(
+            f"the chat template of {type(processor).__name__} does not take a question and an "
+            f"answer ({reason}): copy it again, or mend it"
+        ) from None
 
 
 def call_options(processor: Any, text: str) -> dict[str, Any]:

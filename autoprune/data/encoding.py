@@ -56,11 +56,17 @@ def encode_for(
             processed whenever they are read. None keeps any number.
 
     Raises:
-        AutoPruneError: see :func:`encode`.
+        AutoPruneError: see :func:`encode`; and if model and processor disagree on what an image
+            token is.
     """
     row = wrapper_of(config)
     if row.projector is None:
         samples = without_images(samples)
+    elif (token := image_token_of(processor)) not in (-1, config.image_token_id):
+        raise AutoPruneError(
+            f"an image is token {token} to the processor and token {config.image_token_id} in "
+            "config.json: use the processor that belongs to this model"
+        )
     if packs(config):
         try:
             packed = encode(samples, processor, pixel_dtype=pixel_dtype)

@@ -90,8 +90,10 @@ def test_time_of_a_real_model_is_forecast_soon(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What is timed of a layer is a part of a batch, whatever its width."""
-    command = outlined(tmp_path, shape_config("llava-1.5-7b")).split()
-    build_processor().save_pretrained(tmp_path / "model")
+    config, processor = shape_config("llava-1.5-7b"), build_processor()
+    config.image_token_id = processor.image_token_id
+    command = outlined(tmp_path, config).split()
+    processor.save_pretrained(tmp_path / "model")
     started = time.perf_counter()
     assert run([*command, "--budget", "60%", "--dry-run", "--json"]) == 0
     assert time.perf_counter() - started < 60

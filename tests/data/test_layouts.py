@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,24 @@ def test_a_batch_equals_each_question_alone(name: str) -> None:
     assert len(expected) == encoded.num_answer_tokens == 9
     for size in (8, 1):
         assert apart(states(model, encoded, size), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.vision])
+def test_model_and_processor_agree_on_the_image_token(name: str) -> None:
+    model, processor, _ = read(name)
+    config = copy.deepcopy(model.config)
+    config.image_token_id = IMAGE - 1
+    with pytest.raises(AutoPruneError, match=f"token {IMAGE} to the processor and token 59"):
+        encode_for(config, SAMPLES, processor)
+
+
+@pytest.mark.parametrize("name", ["llava-llama", "qwen2"])
+def test_a_damaged_chat_template_is_said(name: str) -> None:
+    model, processor, _ = read(name)
+    damaged = copy.deepcopy(processor)
+    damaged.chat_template = "{% for message %}"
+    with pytest.raises(AutoPruneError, match=r"chat template .* copy it again"):
+        encode_for(model.config, SAMPLES, damaged)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.vision])
