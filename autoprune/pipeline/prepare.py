@@ -152,7 +152,10 @@ def prepare(
         rows = calibration_rows(dense.spec, calibration, precision)
         every = np.arange(len(calibration))
         found = measure(dense.model, calibration, every, batch_size=rows)
-        on_stage(f"importance: peak {found.peak_bytes / 2**30:.1f} GiB")
+        held = (
+            "GPU memory" if device.type == "cuda" else "memory, Python and its libraries included"
+        )
+        on_stage(f"importance: peak {found.peak_bytes / 2**30:.1f} GiB of {held}")
         return found
 
     importance = stage(
