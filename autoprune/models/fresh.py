@@ -12,6 +12,12 @@ from typing import Any
 
 from autoprune.errors import AutoPruneError
 
+UNPROVED = (
+    "nothing was written; the installed transformers may differ from the one AutoPrune was tested "
+    "with (constraints.txt): install that one, or report this line"
+)
+"""What a proof that failed means for the user, and what there is to do."""
+
 _HIDDEN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
 
@@ -46,7 +52,5 @@ def run_fresh(
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1] if lines else f"exit code {done.returncode}"
-        raise AutoPruneError(
-            f"{what} does not load in a fresh process ({reason}): nothing was written"
-        )
+        raise AutoPruneError(f"{what} does not load in a fresh process ({reason}): {UNPROVED}")
     return [json.loads(line) for line in done.stdout.strip().splitlines()[-len(requests) :]]

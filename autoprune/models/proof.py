@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import text_config, wrapper_of
-from autoprune.models.fresh import run_fresh
+from autoprune.models.fresh import UNPROVED, run_fresh
 
 NEW_TOKENS = 8
 # Largest difference of logits relative to the largest logit.
@@ -197,7 +197,7 @@ def prove_reloads(saved: Sequence[tuple[Path, Reference]]) -> list[ReloadProof]:
 def _judged(found: dict[str, Any], dtype: torch.dtype) -> ReloadProof:
     why = _fault(found, TOLERANCE.get(dtype, 1e-2))
     if why:
-        raise AutoPruneError(f"the saved checkpoint is not the model ({why}): nothing was written")
+        raise AutoPruneError(f"the saved checkpoint is not the model ({why}): {UNPROVED}")
     return ReloadProof(
         max_abs_diff=found["max_abs_diff"],
         scale=found["scale"],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.fresh import run_fresh
+from autoprune.models.fresh import UNPROVED, run_fresh
 
 _SCRIPT = Path(__file__).with_name("prove_load.py")
 
@@ -57,9 +57,7 @@ def prove_load(directory: Path, model_class: str, digests: Mapping[str, str]) ->
         path.write_text(json.dumps(request))
         (found,) = run_fresh(_SCRIPT, [path], Path(scratch), "the converted checkpoint")
     if why := _fault(found, model_class):
-        raise AutoPruneError(
-            f"the converted checkpoint is not the model ({why}): nothing was written"
-        )
+        raise AutoPruneError(f"the converted checkpoint is not the model ({why}): {UNPROVED}")
     return LoadProof(model_class, found["compared"], found["image_tokens"], found["seconds"])
 
 
