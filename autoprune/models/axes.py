@@ -12,6 +12,7 @@ _HEADS: dict[Heads, str] = {
     "any": STOCK,
     "divisor": f"{STOCK}, divisors of the hidden size",
     "rope": f"{STOCK}; {OWN_CODE} with long-context rotary factors",
+    "norm": f"{STOCK}; {OWN_CODE} with normed queries and keys",
     "dense": OWN_CODE,
 }
 

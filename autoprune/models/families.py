@@ -20,13 +20,15 @@ from typing import Any, Literal
 from autoprune.errors import AutoPruneError
 
 Part = Literal["q", "kv", "channel"]
-Heads = Literal["any", "divisor", "rope", "dense"]
+Heads = Literal["any", "divisor", "rope", "norm", "dense"]
 
 HEAD_RULES: dict[Heads, str] = {
     "any": "any number, since the head size is a setting of its own",
     "divisor": "divisors of the hidden size only: the configuration checks this when it is loaded",
     "rope": "any number; the dense one only where rotary factors are listed one by one, whose "
     "count is checked against the hidden size by the number of heads",
+    "norm": "any number; the dense one only where queries and keys are normed, by a norm of the "
+    "hidden size by the number of heads",
     "dense": "the dense number only: the head size is always the hidden size by it",
 }
 """Which uniform numbers of query heads a stock class loads."""
@@ -181,6 +183,7 @@ FAMILIES: dict[str, Family] = {
                 norms=(),
             ),
             final_norm="final_layernorm",
+            heads="norm",
         ),
         Family(
             "phi3",
@@ -257,13 +260,17 @@ def family_of(config: Any) -> Family:
 def head_rule(config: Any) -> Heads:
     """Return which uniform numbers of query heads the stock class of a model loads.
 
-    Never ``rope``: that is ``any`` or ``dense``, as the model's rotary factors are.
+    Never ``rope`` or ``norm``: these are ``any`` or ``dense``, as the model is.
     """
-    rule = family_of(config).heads
-    if rule != "rope":
+    rule, text = family_of(config).heads, text_config(config)
+    rope = getattr(text, "rope_parameters", None) or {}
+    held = {
+        "rope": bool(rope.get("short_factor") or rope.get("long_factor")),
+        "norm": bool(getattr(text, "qk_layernorm", False)),
+    }
+    if rule not in held:
         return rule
-    rope = getattr(text_config(config), "rope_parameters", None) or {}
-    return "dense" if rope.get("short_factor") or rope.get("long_factor") else "any"
+    return "dense" if held[rule] else "any"
 
 
 def anchored_layers(config: Any) -> int:

@@ -253,6 +253,21 @@ def test_rotary_factors_one_by_one_hold_the_head_count() -> None:
     assert records_shapes(pruned_config(config, plan))
 
 
+def test_normed_queries_hold_the_head_count() -> None:
+    """Phi can norm queries and keys, by a norm whose size follows from the number of heads."""
+    case = CASES["phi"]
+    model = build(case.config(gqa=False, qk_layernorm=True))
+    assert (head_rule(CASES["phi"].config()), head_rule(model.config)) == ("any", "dense")
+    for what in ("q-heads-in-groups", "mixed"):
+        plan = plan_of(model, PLANS[what])
+        pruned = prune(model.config, state_arrays(model), plan)
+        assert records_shapes(pruned.config)
+        with masked(model, plan):
+            reference = logits(model, case.inputs())
+        difference = (logits(pruned, case.inputs()) - reference).abs().max()
+        assert difference <= 1e-5 * reference.abs().max()
+
+
 def test_a_new_family_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of README's part on contributing, run: SmolLM3."""
     row = Family("smollm3", _PROJECTIONS, _GATED, layer_lists=("layer_types", "no_rope_layers"))
