@@ -137,8 +137,7 @@ class Campaign:
         arrival = self._arrival(record, record.rung)
         if arrival is None or record.fidelity >= 1.0:
             return True
-        baseline = record.origin != "sampler"
-        verdict = self.halving.judge(record.rung, arrival, baseline)
+        verdict = self.halving.judge(record.rung, arrival, record.baseline is not None)
         if verdict.stop and self.settings.early_stopping:
             share = self.space.rungs[record.rung]
             self._write(

@@ -135,7 +135,7 @@ def front_points(
                         and differences[trial, other.record.trial].tied
                     )
                 ),
-                baseline=None if one.record.origin == "sampler" else one.record.origin,
+                baseline=one.record.baseline,
             )
         )
     places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in points]

@@ -103,7 +103,7 @@ def finish(
     objective = settings.objective
     chosen = members(records, settings.confirm_points, objective)
     full = [r for r in records if is_full(r, objective)]
-    beside = [r for r in full if r.origin != "sampler" and r not in chosen]
+    beside = [r for r in full if r.baseline is not None and r not in chosen]
     scored = _run_all(ending, [*chosen, *beside], pool, store, on_confirm)
     confirmed = [
         Confirmed(record, tuple(scored[record.trial]))

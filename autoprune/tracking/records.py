@@ -24,6 +24,10 @@ from pydantic import (
 
 from autoprune.errors import AutoPruneError
 
+OWN = ("sampler", "refine", "warm")
+"""Origins of trials that a search found itself: drawn by the sampler, moved a little from a front
+member, or taken over from the front of an earlier search."""
+
 State = Literal["running", "complete", "stopped", "failed"]
 Knob = bool | int | float | str | None
 Objective = Literal["params", "bytes"]
@@ -115,7 +119,7 @@ class TrialRecord(Record):
     trial: int = Field(ge=0)
     state: State
     reason: str = ""  # why it stopped or failed, in one line
-    origin: str = "sampler"  # "sampler", or the name of the baseline that was enqueued
+    origin: str = "sampler"  # one of OWN, or the name of the baseline that was enqueued
     axis: str = ""  # width, depth, hybrid
     recovery: str = ""  # label such as "sft+hidden/full"
     data_fraction: Figure = None  # share of the unique recovery samples, (0, 1]
@@ -143,6 +147,11 @@ class TrialRecord(Record):
     def name(self) -> str:
         """Name of the trial wherever it is shown: `trial-0007`."""
         return trial_name(self.trial)
+
+    @property
+    def baseline(self) -> str | None:
+        """Name of the baseline that it runs, or None for what the search found itself."""
+        return None if self.origin in OWN else self.origin
 
 
 def share_in(item: TrialRecord | FrontPoint, objective: str) -> float | None:

@@ -1,0 +1,1 @@
+"""What was measured, each in a folder with its question, script, data and result."""
