@@ -35,6 +35,8 @@ def print_result(
         console.print(front_plot(summary, records, unicode=unicode))
     for line in comparison(summary):
         console.print(Text(line), soft_wrap=True)
+    for line in rung_lines(summary):
+        console.print(Text(line), soft_wrap=True)
     print_links(store, console, summary.front)
     print_next(summary, store, console)
 
@@ -66,6 +68,29 @@ def comparison(summary: SearchSummary) -> list[str]:
         )
     if lines:
         lines.insert(0, "Against the recommended configurations, at their size or below:")
+    return lines
+
+
+def rung_lines(summary: SearchSummary) -> list[str]:
+    """Return a line for each rung below the last: did it rank trials as their end did?"""
+    if not summary.rungs:
+        return []
+    lines = [
+        "Rank correlation with the end, on trials that nothing could stop (baselines, and an "
+        "exempt share), within bins of size:"
+    ]
+    for rung in summary.rungs:
+        at = "before recovery (KL)" if rung.share == 0 else f"at {rung.share:.0%} of the recovery"
+        if rung.correlation is None or rung.low is None or rung.high is None:
+            said = f"{rung.trials} trials are too few to say"
+        else:
+            bins = "1 bin" if rung.bins == 1 else f"{rung.bins} bins"
+            said = (
+                f"{rung.correlation:+.2f} [{rung.low:+.2f}, {rung.high:+.2f}] over "
+                f"{rung.trials} trials in {bins}"
+            )
+        stops = f"stops the last {rung.stops:.0%}" if rung.stops else "stops none"
+        lines.append(f"  {at}: {said}; it {stops}")
     return lines
 
 

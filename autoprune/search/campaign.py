@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autoprune.search.correlation import Unstopped
 from autoprune.search.front import hypervolume, nondominated
 from autoprune.search.halving import Arrival, Halving
 from autoprune.search.listener import Progress, SearchListener
@@ -19,7 +20,7 @@ from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, TrialJob
-from autoprune.tracking.records import TrialRecord, share_in
+from autoprune.tracking.records import RungRecord, TrialRecord, share_in
 
 GIVE_UP = 10
 """So many failed trials and none that did not: the search ends."""
@@ -56,7 +57,7 @@ class Campaign:
         self.settings, self.space, self.store, self.study = settings, space, store, study
         self.baselines = tuple(baselines)
         self.listener = listener or SearchListener()
-        self.halving = Halving(seed=settings.seed)
+        self.halving = Halving(seed=settings.seed, first=len(self.baselines))
         self.records: dict[int, TrialRecord] = store.records()
         self.live: set[int] = set()
         self._versions = dict(versions or {})
@@ -158,6 +159,7 @@ class Campaign:
         if size is None or retention is None:
             return self.failed(number, "it ended without a retention")
         record = self._end(record, "complete")
+        self._learn(record)
         self.study.complete(number, size, retention, self._values(number))
         return self._ended(record)
 
@@ -192,6 +194,26 @@ class Campaign:
     def seconds(self) -> float:
         """Return the time spent by all sessions."""
         return self._before + self._clock() - self._began
+
+    def rungs(self) -> tuple[RungRecord, ...]:
+        """Return how well each rung but the last ranked trials as their end did."""
+        found = []
+        for rung, share in enumerate(self.space.rungs[:-1]):
+            seen = self.halving.correlation(rung)
+            stops = self.halving.share(rung) if self.settings.early_stopping else 0.0
+            found.append(
+                RungRecord(
+                    rung=rung,
+                    share=share,
+                    trials=seen.trials,
+                    bins=seen.bins,
+                    correlation=seen.value,
+                    low=seen.low,
+                    high=seen.high,
+                    stops=stops,
+                )
+            )
+        return tuple(found)
 
     def progress(self) -> Progress:
         """Return where the search stands."""
@@ -275,9 +297,24 @@ class Campaign:
             return None
         return Arrival(record.trial, size, value, record.axis)
 
+    def _learn(self, record: TrialRecord) -> None:
+        """Let halving learn from a complete trial what its rungs were worth.
+
+        Only from one that nothing could stop: a baseline, an exempt one, or any where early
+        stopping is off.
+        """
+        size, retention = self._size(record), record.retention
+        free = record.baseline is not None or self.halving.exempt(record.trial)
+        if size is None or retention is None or (self.settings.early_stopping and not free):
+            return
+        values = self._values(record.trial)
+        self.halving.end(Unstopped(record.trial, size, values, retention))
+
     def _rebuild(self) -> None:
         """Fill halving, predictor and study from the records of earlier sessions."""
         for record in self.records.values():
+            if record.state == "complete":
+                self._learn(record)
             for rung in list(self._values(record.trial))[: len(self.space.rungs) - 1]:
                 if (arrival := self._arrival(record, rung)) is not None:
                     self.halving.record(rung, arrival)

@@ -158,7 +158,11 @@ def _search(
         summary = prepared.finish(records, pool, store, listener.on_confirm)
     finally:
         pool.close()
-    changes = {"name": store.name, "seconds": campaign.seconds()}
+    changes = {
+        "name": store.name,
+        "seconds": campaign.seconds(),
+        "rungs": campaign.rungs(),
+    }
     summary = summary.model_copy(update=changes)
     store.write_summary(summary)
     return summary

@@ -3,7 +3,8 @@
 Asynchronous, as ASHA (Li et al., arXiv 1810.05934): each trial is judged when it arrives at a
 rung, against those that have arrived there before, whatever became of them. Better is decided
 by constrained non-dominated rank, then by hypervolume contribution (MO-ASHA, Schmucker et al.,
-arXiv 2106.12639).
+arXiv 2106.12639). How many a rung stops follows from how well it has been seen to rank, on
+trials that are never stopped (``correlation``, ``trust``).
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from autoprune.search.correlation import Correlation, Unstopped, rank_correlation
 from autoprune.search.front import contributions, ranks
 from autoprune.search.samplers import derived_seed
+from autoprune.search.trust import stopped_share
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -50,32 +55,55 @@ class Verdict:
 class Halving:
     """The rungs, and who arrived at each.
 
-    State is only what has arrived, so that it is rebuilt from the trials' records.
+    State is only what has arrived and which of the trials that nothing could stop have ended,
+    so that it is rebuilt from the trials' records; the order of either does not matter.
 
     Attributes:
         seed: of the draw of exempt trials.
-        first_share: share that the first rung (un-recovered proxy) stops; small, and within
+        first: number of the first trial that is no baseline.
+        first_share: most that the first rung (un-recovered proxy) stops; small, and within
             an axis only, since rankings flip after recovery.
-        later_share: share that later rungs stop.
+        later_share: most that later rungs stop.
         exempt_share: share of the sampled trials that are never stopped; the rank correlation
-            between rungs is measured on them.
+            between rungs is measured on them, and on the baselines, which are never stopped
+            either.
         minimum: arrivals (the new one included) before anything is stopped.
     """
 
     seed: int = 0
+    first: int = 0
     first_share: float = 0.25
     later_share: float = 0.5
     exempt_share: float = 0.15
     minimum: int = 5
     arrivals: dict[int, dict[int, Arrival]] = field(default_factory=dict)
+    unstopped: dict[int, Unstopped] = field(default_factory=dict)
 
     def exempt(self, trial: int) -> bool:
-        """Say whether ``trial`` belongs to the seeded share that is never stopped."""
-        return derived_seed(self.seed, trial, 15) / 2**31 < self.exempt_share
+        """Say whether ``trial`` belongs to the seeded share that is never stopped.
+
+        The trials behind the baselines are cut into stretches (of 7, 7, 6, … for 15 %), and one
+        of each is drawn: the share is kept from the start, in a short search too.
+        """
+        place = trial - self.first
+        if place < 0 or self.exempt_share <= 0:
+            return False
+        stretch = math.floor(place * self.exempt_share + _ROUNDING)
+        start, stop = (math.ceil((stretch + i) / self.exempt_share - _ROUNDING) for i in (0, 1))
+        return place == start + derived_seed(self.seed, stretch, 15) % (stop - start)
+
+    def end(self, ended: Unstopped) -> None:
+        """Note the end of a trial that nothing could stop."""
+        self.unstopped[ended.trial] = ended
+
+    def correlation(self, rung: int) -> Correlation:
+        """Return how far ``rung`` has been seen to rank trials as their end does."""
+        return rank_correlation(list(self.unstopped.values()), rung)
 
     def share(self, rung: int) -> float:
-        """Return the share of arrivals that ``rung`` stops."""
-        return self.first_share if rung == 0 else self.later_share
+        """Return the share of arrivals that ``rung`` stops: less where it ranks badly."""
+        most = self.first_share if rung == 0 else self.later_share
+        return stopped_share(most, self.correlation(rung))
 
     def record(self, rung: int, arrival: Arrival) -> None:
         """Note an arrival without judging it."""

@@ -118,6 +118,13 @@ def summary_metrics(summary: SearchSummary, records: list[TrialRecord]) -> dict[
         "front/shrinkage": summary.shrinkage,
         "work/seconds": summary.seconds,
     }
+    for rung in summary.rungs:
+        name = f"rungs/{rung.rung}"
+        metrics[f"{name}_correlation"] = rung.correlation
+        metrics[f"{name}_correlation_low"] = rung.low
+        metrics[f"{name}_correlation_high"] = rung.high
+        metrics[f"{name}_stops"] = rung.stops
+        metrics[f"{name}_trials"] = rung.trials
     metrics |= {f"dense/{task}": value for task, value in summary.dense.scores.items()}
     for state in STATUS:
         metrics[f"trials/{state}"] = sum(record.state == state for record in records)

@@ -222,6 +222,23 @@ class Budget(Record):
     bytes: int | None = None  # where bytes are the objective
 
 
+class RungRecord(Record):
+    """How well a rung below full fidelity ranked trials as their end did, within bins of size.
+
+    Measured on trials that nothing could stop: baselines, the exempt share of the others, and all
+    where early stopping is off.
+    """
+
+    rung: int
+    share: FiniteFloat  # of the recovery spent there
+    trials: int = 0  # that it is measured on
+    bins: int = 0  # of size
+    correlation: Figure = None  # Spearman's, pooled over bins; None: too few trials to say
+    low: Figure = None  # 95 % interval, Fisher's z
+    high: Figure = None
+    stops: FiniteFloat = 0.0  # share of arrivals that it stopped at last
+
+
 class SearchSummary(Record):
     """A finished search, or one so far. Its JSON is what `front --json` prints."""
 
@@ -234,6 +251,7 @@ class SearchSummary(Record):
     hypervolume: Figure = None
     shrinkage: Figure = None  # how much retention the winners lost from search to confirm
     seconds: Figure = None
+    rungs: tuple[RungRecord, ...] = ()  # but the last
     versions: dict[str, str] = {}
 
     @property

@@ -11,13 +11,13 @@ import cli_fakes
 import pytest
 
 from autoprune.cli.main import run
-from autoprune.cli.result import comparison
+from autoprune.cli.result import comparison, rung_lines
 from autoprune.errors import StoppedError
 from autoprune.search.listener import SearchListener
 from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.space import load_space
 from autoprune.search.store import SearchStore, search_dir
-from autoprune.tracking.records import SearchSummary
+from autoprune.tracking.records import RungRecord, SearchSummary
 
 POINT_KEYS = {
     "trial",
@@ -205,3 +205,17 @@ def test_a_stopped_search_says_how_to_resume(
     said = capfd.readouterr()
     assert said.out == ""
     assert said.err.endswith("error: stopped; 'autoprune search --resume demo' goes on\n")
+
+
+def test_rungs_say_how_well_they_ranked() -> None:
+    rungs = (
+        RungRecord(rung=0, share=0.0, trials=4, bins=1, stops=0.25),
+        RungRecord(
+            rung=1, share=0.33, trials=12, bins=2, correlation=0.5, low=-0.1, high=0.8, stops=0.31
+        ),
+    )
+    summary = cli_fakes.summary()
+    assert rung_lines(summary) == []
+    lines = rung_lines(summary.model_copy(update={"rungs": rungs}))
+    assert "4 trials are too few to say; it stops the last 25%" in lines[1]
+    assert "+0.50 [-0.10, +0.80] over 12 trials in 2 bins; it stops the last 31%" in lines[2]

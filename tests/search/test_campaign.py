@@ -200,6 +200,60 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(
     assert len({t.user_attrs["trial"] for t in trials}) == len(trials) == 11
     rebuilt = campaign(tmp_path / "cut", sampler=sampler)
     assert rebuilt.halving.arrivals == whole.halving.arrivals
+    assert rebuilt.halving.unstopped == whole.halving.unstopped
+    assert rebuilt.rungs() == whole.rungs()
+
+
+def flipped(job: TrialJob, rung: int) -> dict[str, Any]:
+    """Rungs below the end rank trials the wrong way round."""
+    found = fields(job, rung)
+    for name in ("proxy_kl", "retention"):
+        if name in found and rung < 2:
+            found[name] = 2 - found[name]
+    return found
+
+
+def test_verdicts_after_a_restore_are_those_without_one(tmp_path: Path) -> None:
+    """Also where the rungs have been seen to rank badly, so that their shares have moved."""
+
+    def turn(c: Campaign) -> bool:
+        if (job := c.next_job()) is None:
+            return False
+        for rung in range(3):
+            if not c.arrived(job.number, flipped(job, rung)):
+                c.stopped(job.number)
+                return True
+        c.finished(job.number)
+        return True
+
+    whole = campaign(tmp_path / "whole", trials=50)
+    while turn(whole):
+        pass
+    cut = campaign(tmp_path / "cut", trials=50)
+    while turn(cut):
+        if len(cut.records) % 9 == 0:
+            cut = campaign(tmp_path / "cut", trials=50)
+    assert ended(cut) == ended(whole)
+    assert cut.rungs() == whole.rungs()
+    late = whole.rungs()[1]
+    assert late.trials == len(whole.halving.unstopped) > 6
+    assert late.correlation is not None
+    assert late.correlation < 0
+    assert late.stops < 0.35
+    # It learned from trials that nothing could stop, and from no other.
+    for number in whole.halving.unstopped:
+        record = whole.records[number]
+        assert record.baseline is not None or whole.halving.exempt(number)
+
+
+def test_without_early_stopping_every_trial_tells_what_a_rung_is_worth(tmp_path: Path) -> None:
+    c = campaign(tmp_path, trials=20, early_stopping=False)
+    play(c)
+    assert len(c.halving.unstopped) == 20
+    assert [rung.stops for rung in c.rungs()] == [0.0, 0.0]
+    found = c.rungs()[1].correlation
+    assert found is not None
+    assert found > 0.9
 
 
 def test_what_a_kill_leaves_in_the_study_is_cleared_up(tmp_path: Path) -> None:
