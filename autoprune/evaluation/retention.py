@@ -152,11 +152,8 @@ def bootstrap(
     Raises:
         AutoPruneError: documents differ, a task has no per-document values, or it is left out.
     """
-    runs = _as_runs(candidates)
-    sums = _sums(runs, dense, task, margin)
-    parts = combine([_draws(sums, resamples, seed)], prior)
-    low, high = limits(parts, level)
-    return Interval(parts.mean, low, high, level, len(runs), sums.images)
+    more = _Options(task, level, resamples, seed, margin, prior)
+    return _interval([_as_runs(candidates)], [1.0], dense, more)
 
 
 def paired_difference(
@@ -180,14 +177,70 @@ def paired_difference(
     Raises:
         AutoPruneError: as :func:`bootstrap`.
     """
-    runs_a, runs_b = _as_runs(a), _as_runs(b)
-    sums = _sums([*runs_a, *runs_b], dense, task, margin)
-    point, draws = _draws(sums, resamples, seed)
-    n = len(runs_a)
-    parts = combine([(point[:n], draws[:, :n]), (-point[n:], -draws[:, n:])], prior)
-    low, high = limits(parts, level)
-    seeds = min(len(runs_a), len(runs_b))
-    return Difference(parts.mean, low, high, level, seeds, sums.images)
+    more = _Options(task, level, resamples, seed, margin, prior)
+    found = _interval([_as_runs(a), _as_runs(b)], [1.0, -1.0], dense, more)
+    return Difference(found.mean, found.low, found.high, found.level, found.seeds, found.images)
+
+
+def weighted_sum(
+    groups: Sequence[Sequence[TaskScores]],
+    weights: Sequence[float],
+    dense: TaskScores,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    margin: float = MARGIN,
+    prior: SeedPrior | None = None,
+) -> Interval:
+    """Return the sum of ``weights`` times mean retentions, with its interval.
+
+    Such sums are the area under a front (a weight is the width of a point's step) and the
+    difference of two areas. All see the same resampled images, so what an image does to all of
+    them alike counts once, with the sum of the weights.
+
+    Args:
+        groups: of each configuration its scores, one a seed.
+        weights: of each configuration.
+        dense, level, resamples, seed, margin, prior: as in :func:`bootstrap`.
+
+    Returns:
+        The interval; its ``seeds`` are the fewest of a configuration.
+
+    Raises:
+        AutoPruneError: as :func:`bootstrap`; or there is no configuration.
+    """
+    more = _Options(None, level, resamples, seed, margin, prior)
+    return _interval([_as_runs(group) for group in groups], weights, dense, more)
+
+
+class _Options(NamedTuple):
+    """What all intervals can be asked for; see :func:`bootstrap`."""
+
+    task: str | None
+    level: float
+    resamples: int
+    seed: int
+    margin: float
+    prior: SeedPrior | None
+
+
+def _interval(
+    groups: Sequence[list[TaskScores]],
+    weights: Sequence[float],
+    dense: TaskScores,
+    more: _Options,
+) -> Interval:
+    sums = _sums(
+        _as_runs([run for group in groups for run in group]), dense, more.task, more.margin
+    )
+    point, draws = _draws(sums, more.resamples, more.seed)
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    pairs = zip(np.split(point, ends), np.split(draws, ends, axis=1), strict=True)
+    parts = combine(list(pairs), weights, more.prior)
+    low, high = limits(parts, more.level)
+    seeds = min(len(group) for group in groups)
+    return Interval(parts.mean, low, high, more.level, seeds, sums.images)
 
 
 # --- images -------------------------------------------------------------------------------------

@@ -104,29 +104,33 @@ class Parts(NamedTuple):
 
 
 def combine(
-    groups: Sequence[tuple[np.ndarray, np.ndarray]], prior: SeedPrior | None = None
+    groups: Sequence[tuple[np.ndarray, np.ndarray]],
+    weights: Sequence[float],
+    prior: SeedPrior | None = None,
 ) -> Parts:
-    """Sum the groups' means over seeds, with the spread of the sum over images and over seeds.
+    """Add up the groups' weighted means over seeds, with the spread of the sum.
 
     Args:
         groups: of each configuration the retentions ``[seeds]`` and their draws
             ``[resamples, seeds]``, on the same resampled images.
+        weights: of each configuration in the sum.
         prior: how far seeds scatter in configurations like these.
 
     Seeds of different groups are independent; the freedom is Satterthwaite's (1946),
     (sum v)^2 / sum(v^2 / k) with v the variances of the means and k their freedoms.
     """
-    image_draws = np.sum([draws.mean(axis=1) for _, draws in groups], axis=0)
+    weighted = list(zip(groups, weights, strict=True))
+    image_draws = np.sum([w * draws.mean(axis=1) for (_, draws), w in weighted], axis=0)
     variances, freedoms, interaction = [], [], 0.0
-    for point, draws in groups:
+    for (point, draws), w in weighted:
         if (seeds := len(point)) > 1:
             variance, freedom = float(np.var(point, ddof=1)), seeds - 1.0
             if prior is not None:
                 variance, freedom = prior.moderate(variance, freedom)
-            variances.append(variance / seeds)
+            variances.append(w**2 * variance / seeds)
             freedoms.append(freedom)
             apart = draws - draws.mean(axis=1, keepdims=True)
-            interaction += float(apart.var(axis=0).sum()) / (seeds * (seeds - 1))
+            interaction += w**2 * float(apart.var(axis=0).sum()) / (seeds * (seeds - 1))
     total = sum(variances)
     freedom = 1.0
     if total > 0.0:
@@ -135,7 +139,7 @@ def combine(
             freedom = min(freedom, prior.total)
     spread = float(image_draws.var())
     return Parts(
-        mean=sum(float(point.mean()) for point, _ in groups),
+        mean=sum(w * float(point.mean()) for (point, _), w in weighted),
         image_draws=image_draws,
         image_share=max(1.0 - interaction / spread, 0.0) ** 0.5 if spread > 0.0 else 0.0,
         seed_variance=total,

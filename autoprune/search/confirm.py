@@ -4,12 +4,20 @@ A search picks the best of many noisy scores, so its own figures flatter it. The
 front, and the recommended configurations they are to be compared with, are recovered again with
 several seeds (other data subsets, another order) and scored on the ``confirm`` split. What is
 reported is what comes out of that.
+
+A point leaves the front where another, no larger, is better and the 95 % interval of their paired
+difference leaves zero out. One that only falls behind in the mean is tied: it stays, and says
+with which. Each pair is judged at 95 % by itself; nothing is corrected for the number of pairs,
+so of twenty pairs of equals about one is told apart wrongly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from autoprune.evaluation.retention import Difference, bootstrap, paired_difference, retention
 from autoprune.evaluation.scores import TaskScores
@@ -68,7 +76,7 @@ def is_full(record: TrialRecord, objective: str = "params") -> bool:
 
 def compare(confirmed: Sequence[Confirmed], dense: TaskScores) -> dict[tuple[int, int], Difference]:
     """Return the paired difference in retention of each ordered pair of trials."""
-    prior = _prior(confirmed, dense)
+    prior = scatter(confirmed, dense)
     result: dict[tuple[int, int], Difference] = {}
     for i, a in enumerate(confirmed):
         for b in confirmed[i + 1 :]:
@@ -93,16 +101,19 @@ def front_points(
 ) -> tuple[FrontPoint, ...]:
     """Return the confirmed points, smallest first in the unit of ``objective``.
 
-    A point is marked dominated when another one is no larger and its mean is no lower. Points
-    whose paired difference holds zero name each other in ``tied_with``: the order of their
-    means is not shown by the data.
+    A point is marked dominated when another one is no larger and their paired difference lies
+    beyond zero. Points whose paired difference holds zero name each other in ``tied_with``: the
+    order of their means is not shown by the data. Of those, a point is marked behind when
+    another one is no larger and its mean is no lower.
     """
     if differences is None:
         differences = compare(confirmed, dense)
-    prior = _prior(confirmed, dense)
+    prior = scatter(confirmed, dense)
     points = []
     for one in confirmed:
-        trial = one.record.trial
+        trial, size = one.record.trial, size_in(one.record, objective)
+        others = [other.record for other in confirmed if other.record.trial != trial]
+        tied = [r for r in others if differences[trial, r.trial].tied]
         interval = bootstrap(one.scores, dense, prior=prior)
         points.append(
             FrontPoint(
@@ -127,35 +138,60 @@ def front_points(
                     name: _mean([s.by_task[name] for s in one.scores])
                     for name in one.scores[0].by_task
                 },
-                tied_with=tuple(
-                    sorted(
-                        other.record.trial
-                        for other in confirmed
-                        if other.record.trial != trial
-                        and differences[trial, other.record.trial].tied
-                    )
+                tied_with=tuple(sorted(r.trial for r in tied)),
+                tied_smaller=tuple(sorted(r.trial for r in tied if size_in(r, objective) < size)),
+                dominated=any(
+                    differences[trial, r.trial].high < 0 and size_in(r, objective) <= size
+                    for r in others
                 ),
                 baseline=one.record.baseline,
             )
         )
     places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in points]
-    free = {points[i].trial for i in nondominated(places)}
-    marked = [p if p.trial in free else p.model_copy(update={"dominated": True}) for p in points]
+    ahead = {points[i].trial for i in nondominated(places)}
+    marked = [
+        p if p.dominated or p.trial in ahead else p.model_copy(update={"behind": True})
+        for p in points
+    ]
     return tuple(sorted(marked, key=lambda p: (size_in(p, objective), -p.retention.mean)))
 
 
-def shrinkage(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> float | None:
-    """Return by how much the search's own scores exceed the confirmed ones, on average."""
+class Shrinkage(NamedTuple):
+    """By how much a search's own scores exceed the confirmed ones, with a 95 % interval.
+
+    The limits are None where fewer than two points were confirmed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def shrinkage(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> Shrinkage | None:
+    """Return how much retention is lost from the search to the confirmation, on average.
+
+    Paired by point; the interval is Student's over points, which all share the images of either
+    split: it says how the loss varies from point to point.
+    """
+    from scipy.stats import t as student
+
     means = {p.trial: p.retention.mean for p in points}
     drops = [
         c.record.retention - means[c.record.trial]
         for c in confirmed
         if c.record.retention is not None
     ]
-    return _mean(drops) if drops else None
+    if not drops:
+        return None
+    mean = _mean(drops)
+    if len(drops) < 2:
+        return Shrinkage(mean, None, None)
+    error = float(np.std(drops, ddof=1)) / len(drops) ** 0.5
+    half = float(student.ppf(0.975, len(drops) - 1)) * error
+    return Shrinkage(mean, mean - half, mean + half)
 
 
-def _prior(confirmed: Sequence[Confirmed], dense: TaskScores) -> SeedPrior | None:
+def scatter(confirmed: Sequence[Confirmed], dense: TaskScores) -> SeedPrior | None:
     """Return how much seeds scatter in all configurations together.
 
     Three seeds alone say little about their own scatter (Student's t with 2 degrees of freedom).

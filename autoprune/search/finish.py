@@ -17,17 +17,27 @@ import numpy as np
 from autoprune.errors import StoppedError
 from autoprune.evaluation.scores import TaskScores
 from autoprune.models.arrays import state_arrays
+from autoprune.search.area import area
 from autoprune.search.bench import TrialBench
-from autoprune.search.confirm import Confirmed, front_points, is_full, members, shrinkage
-from autoprune.search.front import hypervolume
+from autoprune.search.confirm import (
+    Confirmed,
+    front_points,
+    is_full,
+    members,
+    scatter,
+    shrinkage,
+)
 from autoprune.search.pool import Failure
 from autoprune.search.settings import SearchSettings
 from autoprune.search.store import SearchStore, write_atomically
 from autoprune.search.work import Bench, Pool
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord, share_in
+from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
 """Files of a kept front member; bfloat16 stands as its bits, see ``models.arrays``."""
+
+DENSE = "dense.json"
+"""File beside the confirmation's runs: which dense model it is against, and its own answers."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Ending:
     Attributes:
         settings: of the search.
         scores: of the dense model on the ``confirm`` split.
+        identity: content hash of the dense model.
         dense: the dense model in short.
         budget: the bound on the size.
         versions: of what results depend on.
@@ -44,6 +55,7 @@ class Ending:
 
     settings: SearchSettings
     scores: TaskScores
+    identity: str
     dense: Dense
     budget: Budget
     versions: Mapping[str, str]
@@ -116,19 +128,32 @@ def finish(
             f"{store.directory / 'confirm'}; 'autoprune search --resume {store.typed}' tries again"
         )
     points = front_points(confirmed, ending.scores, objective=objective)
+    write_dense(store.directory, ending.identity, ending.scores)
     own = {record.trial for record in chosen}
-    front = [p for p in points if not p.dominated]
+    lost = shrinkage([c for c in confirmed if c.record.trial in own], points)
+    volume = area(confirmed, ending.scores, objective, scatter(confirmed, ending.scores))
     return SearchSummary(
         name=store.name,
         dense=ending.dense,
         budget=ending.budget,
         objective=objective,
-        points=tuple(p for p in points if p.trial in own or not p.dominated),
+        # A baseline that is behind stands among the baselines, with its tie.
+        points=tuple(p for p in points if p.trial in own or not (p.dominated or p.behind)),
         baselines=tuple(p for p in points if p.baseline is not None),
-        hypervolume=hypervolume([(share_in(p, objective) or 0.0, p.retention.mean) for p in front]),
-        shrinkage=shrinkage([c for c in confirmed if c.record.trial in own], points),
+        hypervolume=0.0 if volume is None else volume.mean,
+        hypervolume_low=None if volume is None else volume.low,
+        hypervolume_high=None if volume is None else volume.high,
+        shrinkage=None if lost is None else lost.mean,
+        shrinkage_low=None if lost is None else lost.low,
+        shrinkage_high=None if lost is None else lost.high,
         versions=dict(ending.versions),
     )
+
+
+def write_dense(directory: Path, identity: str, scores: TaskScores) -> None:
+    """Write what retention is measured against, so that searches can be compared later."""
+    value = {"identity": identity, "scores": scores.to_dict()}
+    write_atomically(directory / "confirm" / DENSE, json.dumps(value))
 
 
 def _run_all(

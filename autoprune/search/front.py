@@ -50,13 +50,22 @@ def hypervolume(points: Sequence[Point], reference: Point = REFERENCE) -> float:
     Sizes are shares of the dense model and retentions are not clipped, so that the ideal
     (no size, full retention) has 1 and a point beyond the reference adds nothing.
     """
-    inside = [p for p in points if p[0] < reference[0] and p[1] > reference[1]]
-    front = [inside[i] for i in nondominated(inside)]
-    ends = [size for size, _ in front[1:]] + [reference[0]]
     return sum(
-        (end - size) * (retention - reference[1])
-        for (size, retention), end in zip(front, ends, strict=False)
+        width * (points[index][1] - reference[1])
+        for index, width in steps(points, reference).items()
     )
+
+
+def steps(points: Sequence[Point], reference: Point = REFERENCE) -> dict[int, float]:
+    """Return the staircase under ``points``: of each that bears a step its width.
+
+    A step reaches from a point's size to that of the next one on the front, the last one to
+    the reference. The hypervolume is the sum of the widths times the heights.
+    """
+    inside = [i for i, p in enumerate(points) if p[0] < reference[0] and p[1] > reference[1]]
+    front = [inside[i] for i in nondominated([points[i] for i in inside])]
+    ends = [points[i][0] for i in front[1:]] + [reference[0]]
+    return {i: end - points[i][0] for i, end in zip(front, ends, strict=False)}
 
 
 def contributions(points: Sequence[Point], reference: Point = REFERENCE) -> list[float]:

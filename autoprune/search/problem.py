@@ -158,6 +158,7 @@ class PreparedSearch:
         ending = Ending(
             settings=self.settings,
             scores=self.assets.exams["confirm"].dense,
+            identity=self.assets.identity,
             dense=self.dense,
             budget=self.budget,
             versions=self.versions,

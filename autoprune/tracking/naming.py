@@ -114,8 +114,12 @@ def summary_metrics(summary: SearchSummary, records: list[TrialRecord]) -> dict[
     """Return the metrics of a search's run: what it found, and what it took."""
     metrics: dict[str, float | None] = {
         "front/hypervolume": summary.hypervolume,
+        "front/hypervolume_high": summary.hypervolume_high,
+        "front/hypervolume_low": summary.hypervolume_low,
         "front/points": len(summary.front),
         "front/shrinkage": summary.shrinkage,
+        "front/shrinkage_high": summary.shrinkage_high,
+        "front/shrinkage_low": summary.shrinkage_low,
         "work/seconds": summary.seconds,
     }
     for rung in summary.rungs:
@@ -149,8 +153,9 @@ def point_tags(point: FrontPoint) -> dict[str, str]:
     tags = {"front": "dominated" if point.dominated else "yes"}
     if point.baseline:
         tags = {"front": "baseline", "baseline": point.baseline}
-    if point.tied_with:
-        tags["tied_with"] = ", ".join(str(trial) for trial in point.tied_with)
+    # Written where empty, too: it takes away what an earlier confirmation left.
+    tags["tie"] = point.tie
+    tags["tied_with"] = ", ".join(str(trial) for trial in point.tied_with)
     return tags
 
 

@@ -195,13 +195,34 @@ class FrontPoint(Record):
     bytes: int | None = None
     bytes_fraction: Figure = None
     tied_with: tuple[int, ...] = ()  # trials whose paired interval of the difference holds 0
-    dominated: bool = False  # confirmed, but another point is no larger and retains more
+    tied_smaller: tuple[int, ...] = ()  # those of them that are smaller
+    dominated: bool = False  # another point is no larger, and better beyond the paired interval
+    behind: bool = False  # not dominated, but a point that is no larger has a mean no lower: a tie
     baseline: str | None = None
 
     @property
     def name(self) -> str:
         """Name of the point's trial: `trial-0007`."""
         return trial_name(self.trial)
+
+    @property
+    def tie(self) -> str:
+        """What ties with it, in words: `tied with 12, which is smaller`; the smaller ones first.
+
+        Empty where nothing does.
+        """
+        parts = []
+        if smaller := self.tied_smaller:
+            are = "is" if len(smaller) == 1 else "are"
+            parts.append(f"tied with {_listed(smaller)}, which {are} smaller")
+        if rest := [trial for trial in self.tied_with if trial not in self.tied_smaller]:
+            parts.append(f"tied with {_listed(rest)}")
+        return "; ".join(parts)
+
+
+def _listed(trials: Iterable[int]) -> str:
+    *most, last = map(str, trials)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 class Dense(Record):
@@ -244,12 +265,16 @@ class SearchSummary(Record):
 
     dense: Dense
     budget: Budget
-    points: tuple[FrontPoint, ...] = ()  # confirmed, by size; dominated ones are marked
+    points: tuple[FrontPoint, ...] = ()  # confirmed, by size; dominated and tied ones are marked
     name: str = ""
     objective: Objective = "params"  # what a size is, in the front and its hypervolume
     baselines: tuple[FrontPoint, ...] = ()
-    hypervolume: Figure = None
-    shrinkage: Figure = None  # how much retention the winners lost from search to confirm
+    hypervolume: Figure = None  # under the means of the confirmed points, reference (1, 0)
+    hypervolume_low: Figure = None  # its 95 % interval, over images and seeds
+    hypervolume_high: Figure = None
+    shrinkage: Figure = None  # retention lost from search to confirm, mean of the front's members
+    shrinkage_low: Figure = None  # its 95 % interval, over these members
+    shrinkage_high: Figure = None
     seconds: Figure = None
     rungs: tuple[RungRecord, ...] = ()  # but the last
     versions: dict[str, str] = {}
@@ -259,6 +284,11 @@ class SearchSummary(Record):
         """The points that none dominates, smallest first."""
         free = [point for point in self.points if not point.dominated]
         return self.by_size(free)
+
+    @property
+    def stairs(self) -> tuple[FrontPoint, ...]:
+        """The front without the points that are behind: each has a higher mean than the last."""
+        return tuple(point for point in self.front if not point.behind)
 
     def size(self, item: TrialRecord | FrontPoint | Dense | Budget) -> int:
         """Return a size in the objective's unit."""

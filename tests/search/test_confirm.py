@@ -120,4 +120,8 @@ def test_points_are_sorted_marked_and_tied() -> None:
 def test_shrinkage_is_search_minus_confirmed() -> None:
     group = [confirmed(0, 0.6, 0.9, 0.95)]
     points = front_points(group, DENSE)
-    assert shrinkage(group, points) == pytest.approx(0.95 - points[0].retention.mean)
+    found = shrinkage(group, points)
+    assert found is not None
+    assert found.mean == pytest.approx(0.95 - points[0].retention.mean)
+    assert (found.low, found.high) == (None, None)  # nothing to say from one point
+    assert shrinkage([], points) is None
