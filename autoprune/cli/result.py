@@ -33,12 +33,29 @@ def print_result(
         records = list(store.records().values())
         unicode = (console.encoding or "").lower().startswith("utf")
         console.print(front_plot(summary, records, unicode=unicode))
-    for line in comparison(summary):
+    for line in (*verdicts(summary), *comparison(summary)):
         console.print(Text(line), soft_wrap=True)
     for line in rung_lines(summary):
         console.print(Text(line), soft_wrap=True)
     print_links(store, console, summary.front)
     print_next(summary, store, console)
+
+
+def verdicts(summary: SearchSummary) -> list[str]:
+    """Return the lines on the whole front: ties, hypervolume, shrinkage, level of intervals."""
+    from autoprune.tracking.records import share_in
+    from autoprune.tracking.report import figures
+
+    lines = []
+    for point in summary.front:
+        if point.tied_smaller:
+            share = share_in(point, summary.objective) or 0.0
+            behind = ", and has the lower mean" if point.behind else ""
+            smaller = point.model_copy(update={"tied_with": point.tied_smaller}).tie
+            lines.append(f"  trial {point.trial} ({share:.1%}) is {smaller}{behind}")
+    if lines:
+        lines.insert(0, "The data do not tell these apart:")
+    return [*lines, *(f"{line[0].upper()}{line[1:]}" for line in figures(summary))]
 
 
 def comparison(summary: SearchSummary) -> list[str]:
@@ -129,6 +146,6 @@ def print_next(summary: SearchSummary, store: SearchStore, console: Console) -> 
     console.print(Text("Next:"))
     console.print(Text(f"  autoprune ui {store.typed}"), soft_wrap=True)
     if summary.front:
-        best = summary.front[-1]
+        best = summary.stairs[-1]
         point = store.typed.replace(store.name, f"{store.name}:{best.trial}", 1)
         console.print(Text(f"  autoprune apply {point} -o smaller-model"), soft_wrap=True)

@@ -226,6 +226,11 @@ def _kept(facts: Facts) -> list[str]:
             f"Over {r.seeds} training{'s' * (r.seeds != 1)} it retains {r.mean:.3f} "
             f"[{r.low:.3f}, {r.high:.3f}] {ability} (95 %)."
         )
+        if facts.point.tie:
+            lines.append(
+                f"Among the search's trials it is {facts.point.tie}: the 95 % interval of the "
+                "difference holds zero."
+            )
     if facts.retention is not None:
         what = f" {ability}" * (facts.point is None)
         lines.append(

@@ -71,11 +71,10 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
                 line={"color": "#9a9a9a", "width": 1},
             )
         )
-    front = list(summary.front)
     figure.add_trace(
         go.Scatter(
-            x=[summary.size(p) / divisor for p in front],
-            y=[p.retention.mean for p in front],
+            x=[summary.size(p) / divisor for p in summary.stairs],
+            y=[p.retention.mean for p in summary.stairs],
             mode="lines",
             line={"shape": "hv", "color": INK, "width": 1.5},
             hoverinfo="skip",
@@ -83,8 +82,9 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
         )
     )
     for name, points, fill in (
-        ("confirmed front", front, None),
-        ("confirmed, dominated", [p for p in summary.points if p.dominated], "#8c8c8c"),
+        ("confirmed front", list(summary.stairs), None),
+        ("tied, behind in the mean", [p for p in summary.front if p.behind], "white"),
+        ("confirmed, dominated", [p for p in summary.points if p.dominated], "#cfcfcf"),
         ("baseline, confirmed alike", list(summary.baselines), "white"),
     ):
         if points:
@@ -176,7 +176,10 @@ def _points(
             "symbol": symbols,
             "size": 13,
             "color": [fill or axis_style(p.axis)[0] for p in points],
-            "line": {"color": INK, "width": 1.5},
+            "line": {
+                "color": [axis_style(p.axis)[0] if p.behind else INK for p in points],
+                "width": 1.5,
+            },
         },
         error_y={
             "type": "data",
@@ -205,7 +208,7 @@ def _trial_text(record: TrialRecord) -> str:
 
 def _point_text(point: FrontPoint) -> str:
     r = point.retention
-    tied = f"<br>tied with {', '.join(map(str, point.tied_with))}" if point.tied_with else ""
+    tied = f"<br>{point.tie}" if point.tie else ""
     baseline = f" ({escape(point.baseline)})" if point.baseline else ""
     return (
         f"<b>{point.name}</b>{baseline}"

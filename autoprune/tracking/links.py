@@ -159,6 +159,7 @@ def trials_view(
             "tags.`state`",
             "tags.`reason`",
             "tags.`front`",
+            "tags.`tie`",
         ],
         "columnOrder": [],
         "columnWidths": {},

@@ -37,10 +37,19 @@ def axis_style(axis: str) -> tuple[str, str, str]:
 
 
 def point_label(point: FrontPoint) -> str:
-    """Return how a point is named in a plot: its trial, and its precision where that tells."""
+    """Return how a point is named in a plot: its trial, and its precision where that tells.
+
+    ``7 ≈ 4``: 7 ties with 4, which is smaller.
+    """
     name = point.baseline or str(point.trial)
     bits = point.precision.partition("-")[0]
-    return name if bits in ("", "float32", "bfloat16") else f"{name} {bits}"
+    name = name if bits in ("", "float32", "bfloat16") else f"{name} {bits}"
+    smaller = point.tied_smaller
+    if not smaller or point.dominated:
+        return name
+    return f"{name} ≈ " + (
+        ", ".join(map(str, smaller)) if len(smaller) < 3 else f"{len(smaller)} smaller"
+    )
 
 
 def comparable(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -207,17 +216,23 @@ Label = tuple[float, float, str, str]
 def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
     front = summary.front
     if front:
-        x = [summary.size(p) / divisor for p in front]
-        y = [p.retention.mean for p in front]
+        x = [summary.size(p) / divisor for p in summary.stairs]
+        y = [p.retention.mean for p in summary.stairs]
         axes.plot(x, y, drawstyle="steps-post", color=INK, lw=1.2, alpha=0.7, zorder=4)
     for point in summary.points:
-        colour = "#8c8c8c" if point.dominated else axis_style(point.axis)[0]
+        colour = "#cfcfcf" if point.dominated else axis_style(point.axis)[0]
         place = summary.size(point) / divisor
-        _error_bar(axes, point, place, colour, axis_style(point.axis)[1], face=colour)
+        face = "white" if point.behind else colour
+        _error_bar(axes, point, place, colour, axis_style(point.axis)[1], face=face)
     if front:
-        axes.plot([], [], "o", color="white", mec=INK, ms=8, label="confirmed front")
+        axes.plot([], [], "o", color="#555555", mec=INK, ms=8, label="confirmed front")
+    if any(p.behind for p in front):
+        label = "on it by a tie, behind in the mean"
+        axes.plot([], [], "o", color="white", mec=INK, ms=8, label=label)
+    if any(p.tied_smaller for p in front):
+        axes.plot([], [], " ", label="7 ≈ 4: 7 ties with 4, which is smaller")
     if len(front) < len(summary.points):
-        axes.plot([], [], "o", color="#8c8c8c", mec=INK, ms=8, label="confirmed, dominated")
+        axes.plot([], [], "o", color="#cfcfcf", mec=INK, ms=8, label="confirmed, dominated")
     return [
         (summary.size(p) / divisor, p.retention.mean, label, "#777777" if p.dominated else INK)
         for p in summary.points

@@ -28,8 +28,10 @@ COLUMNS = (
     "seeds",
     "raw retention",
     "tied with",
+    "of these smaller",
     "baseline",
     "dominated",
+    "tied, behind in the mean",
 )
 
 
@@ -63,8 +65,10 @@ def _row(point: FrontPoint, tasks: list[str]) -> list[Any]:
         retention.seeds,
         None if point.retention_raw is None else round(point.retention_raw, 4),
         ", ".join(str(trial) for trial in point.tied_with),
+        ", ".join(str(trial) for trial in point.tied_smaller),
         point.baseline or "",
         point.dominated,
+        point.behind,
         *(None if (score := point.scores.get(task)) is None else round(score, 4) for task in tasks),
     ]
 
@@ -113,8 +117,9 @@ def markdown(summary: SearchSummary) -> str:
     if not summary.front:
         return "\n".join([*lines, "No confirmed front yet."])
     lines += [
-        "| trial | parameters | share | bytes | bits | axis | recovery | data | retention (95 %) |",
-        "|---|---:|---:|---:|---|---|---|---:|---|",
+        "| trial | parameters | share | bytes | bits | axis | recovery | data "
+        "| retention (95 %) | ties |",
+        "|---|---:|---:|---:|---|---|---|---:|---|---|",
     ]
     for point in (*summary.front, *summary.baselines):
         r = point.retention
@@ -124,14 +129,43 @@ def markdown(summary: SearchSummary) -> str:
             f"{'' if point.bytes is None else f'{point.bytes:,}'} | {point.precision} | "
             f"{point.axis} | "
             f"{point.recovery} | {point.data_fraction:.0%} | "
-            f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds |"
+            f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds | {point.tie} |"
         )
-    first = summary.front[-1]
+    first = summary.stairs[-1]
     lines += [
+        "",
+        *(f"{line}." for line in figures(summary)),
         "",
         f"Get one as a checkpoint: `autoprune apply {summary.name}:{first.trial} -o DIR`",
     ]
     return "\n".join(lines)
+
+
+def figures(summary: SearchSummary) -> list[str]:
+    """Return a sentence for the hypervolume, one for the shrinkage, and one on their level."""
+    lines = []
+    if summary.hypervolume is not None:
+        sure = interval_text(summary.hypervolume_low, summary.hypervolume_high)
+        lines.append(
+            f"hypervolume {summary.hypervolume:.3f}{sure}, over images and seeds "
+            "(1 is the dense model's ability at no size)"
+        )
+    if summary.shrinkage is not None:
+        sure = interval_text(summary.shrinkage_low, summary.shrinkage_high, sign="+")
+        lines.append(
+            f"from the search's score to the confirmed one the front's members lost "
+            f"{summary.shrinkage:+.3f}{sure} of retention, mean over points"
+        )
+    if lines:
+        lines.append(
+            "intervals and ties are at 95 % each: nothing is corrected for how many there are"
+        )
+    return lines
+
+
+def interval_text(low: float | None, high: float | None, *, sign: str = "") -> str:
+    """Return `` [0.401, 0.423]``, or nothing where there is no interval."""
+    return "" if low is None or high is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def write_files(folder: Path, summary: SearchSummary, records: list[TrialRecord]) -> None:

@@ -20,8 +20,24 @@ from autoprune.tracking.units import byte_unit, seeds_text, size_unit
 
 COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}
 MARKS = {"width": "w", "depth": "d", "hybrid": "h"}
-UNICODE = {"front": "●", "base": "◇", "stop": "∘", "bar": "│", "limit": "┊", "dense": "╌"}
-ASCII = {"front": "@", "base": "<", "stop": ".", "bar": "|", "limit": ":", "dense": "-"}
+UNICODE = {
+    "front": "●",
+    "tied": "○",
+    "base": "◇",
+    "stop": "∘",
+    "bar": "│",
+    "limit": "┊",
+    "dense": "╌",
+}
+ASCII = {
+    "front": "@",
+    "tied": "o",
+    "base": "<",
+    "stop": ".",
+    "bar": "|",
+    "limit": ":",
+    "dense": "-",
+}
 
 
 def params_text(params: int) -> str:
@@ -55,7 +71,7 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     Args:
         summary: The search.
         dominated: Whether confirmed points that another one dominates are shown, too.
-        wide: Whether there is room for the raw retention.
+        wide: Whether there is room for the raw retention, and for ties in words.
     """
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -98,6 +114,8 @@ def _caption(summary: SearchSummary) -> Text:
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
         caption.append(f"\nretention over {seeds_text(max(seeds))} and images, 1.0 = dense")
+        if any(point.tied_smaller for point in summary.front):
+            caption.append("\nties: no better than these smaller ones beyond chance")
         if summary.baselines:
             caption.append("\nlast rows: the usual recipes")
     else:
@@ -124,8 +142,9 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
     if point.dominated:
         notes.append("dominated")
     if point.tied_with:
-        notes.append("ties " + ", ".join(str(trial) for trial in point.tied_with))
-    retention = Text(f"{r.mean:.3f}", style="bold")
+        tied = point.tied_smaller or point.tied_with
+        notes.append(point.tie if wide else "ties " + ", ".join(map(str, tied)))
+    retention = Text(f"{r.mean:.3f}", style="not bold" if point.behind else "bold")
     retention.append(f" {r.low:.3f}–{r.high:.3f}", style="not bold")
     return [
         str(point.trial),
@@ -180,7 +199,7 @@ def front_plot(
     """Return sizes against retention as text, ``height`` lines and an axis below.
 
     Trials are small letters of their axis, the confirmed front is filled with its intervals,
-    baselines are diamonds, the budget is a dotted column and the dense model a dashed row.
+    its points that tie and are behind in the mean are hollow, baselines are diamonds, the budget is a dotted column and the dense model a dashed row.
     """
     marks = UNICODE if unicode else ASCII
     left = left_end(summary, records)
@@ -201,7 +220,8 @@ def front_plot(
         _draw_interval(canvas, summary.size(point), point, marks)
     for point in summary.front:
         style = f"bold {COLOURS.get(point.axis, 'magenta')}"
-        canvas.put(summary.size(point), point.retention.mean, marks["front"], style)
+        mark = marks["tied" if point.behind else "front"]
+        canvas.put(summary.size(point), point.retention.mean, mark, style)
     return _with_axes(canvas, summary, marks, bool(stopped(records)))
 
 
@@ -241,7 +261,9 @@ def _with_axes(canvas: _Canvas, summary: SearchSummary, marks: dict[str, str], e
     text.append(" " * 7)
     text.append(_ticks(canvas, summary))
     text.append("\n" + " " * 7)
-    legend = [f"{marks['front']} front", "w/d/h width/depth/hybrid trial"]
+    legend = [f"{marks['front']} front", "w/d/h width/depth/hybrid"]
+    if any(point.behind for point in summary.front):
+        legend.insert(1, f"{marks['tied']} tied")
     if early:
         legend.append(f"{marks['stop']} stopped")
     if summary.baselines:

@@ -71,7 +71,8 @@ def test_the_plot_has_its_size_and_marks() -> None:
     assert len(lines) == 15 + 2
     assert max(map(len, lines)) <= 80
     body = "\n".join(lines[:15])
-    assert body.count("●") == len(summary.front)
+    assert body.count("●") == len(summary.stairs)
+    assert body.count("○") == len(summary.front) - len(summary.stairs) == 1
     assert "◇" in body
     assert "∘" in body
     assert "dense 2.06M" in body

@@ -124,8 +124,12 @@ def fake_summary(records: list[TrialRecord] | None = None, *, name: str = "demo"
             best = record.retention or 0
             points.append(fake_point(record))
     if len(points) > 2:
-        points[1] = points[1].model_copy(update={"tied_with": (points[2].trial,)})
         points[0] = points[0].model_copy(update={"dominated": True})
+        points[1] = points[1].model_copy(update={"tied_with": (points[2].trial,)})
+        tied = {"tied_with": (points[1].trial,), "tied_smaller": (points[1].trial,)}
+        mean = points[1].retention.mean - 0.01
+        lower = Retention(mean=mean, low=mean - 0.03, high=mean + 0.03, seeds=3)
+        points[2] = points[2].model_copy(update={**tied, "behind": True, "retention": lower})
     baselines = [fake_point(r, baseline=r.origin) for r in done if r.origin != "sampler"]
     return SearchSummary(
         name=name,
@@ -134,7 +138,11 @@ def fake_summary(records: list[TrialRecord] | None = None, *, name: str = "demo"
         points=tuple(points),
         baselines=tuple(baselines),
         hypervolume=0.123,
+        hypervolume_low=0.101,
+        hypervolume_high=0.145,
         shrinkage=0.012,
+        shrinkage_low=0.004,
+        shrinkage_high=0.020,
         seconds=312.0,
         versions={"autoprune": "0.1.0", "torch": "2.15.0"},
     )
