@@ -17,6 +17,7 @@ from rich.text import Text
 
 from autoprune.cli.output import duration
 from autoprune.search.listener import Progress, SearchListener
+from autoprune.search.patience import POINT
 from autoprune.tracking.records import SearchSummary, TrialRecord
 from autoprune.tracking.terminal import bytes_text, params_text
 
@@ -60,9 +61,21 @@ class View(SearchListener):
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last trial ends, as far as can be told."""
+        """Seconds until the front is confirmed, as far as can be told."""
         left = self.progress.seconds_left
-        return None if left is None else max(left - (time.monotonic() - self._told), 0.0)
+        if left is None:
+            return None
+        trials = max(left - (time.monotonic() - self._told), 0.0)
+        return trials + (self.progress.confirm_left or 0.0)
+
+    @property
+    def volume(self) -> str:
+        """The hypervolume, and what another hour of sampling is expected to add to it."""
+        text = f"hypervolume {self.progress.hypervolume:.3f}"
+        gain = self.progress.expected_gain
+        if gain is None:
+            return text
+        return f"{text}, {gain / POINT:+.2g} points expected of another hour"
 
     def on_stage(self, text: str) -> None:
         """Remember the stage."""
@@ -122,6 +135,11 @@ def _confirmation(view: View) -> str:
     return f"confirmation {done}/{total}{left}"
 
 
+def _confirming(view: View) -> str:
+    seconds = view.progress.confirm_left
+    return f", {duration(seconds)} of it to confirm" if seconds else ", then it is confirmed"
+
+
 def render(view: View) -> RenderableType:
     """Return the live table: stage, counts, front, time."""
     progress = view.progress
@@ -134,15 +152,13 @@ def render(view: View) -> RenderableType:
     ]
     if view.front:
         more = f", {ROWS} of {len(view.front)} points" if len(view.front) > ROWS else ""
-        lines.append(
-            Text(f"front, not yet confirmed{more}: hypervolume {progress.hypervolume:.3f}")
-        )
+        lines.append(Text(f"front, not yet confirmed{more}: {view.volume}"))
         lines.append(_front_table(view.front))
     clock = f"elapsed {duration(view.seconds)}"
     if view.confirmed is not None:
         clock += f" · {_confirmation(view)}"
     elif (left := view.seconds_left) is not None:
-        clock += f" · about {duration(left)} left, then the front is confirmed"
+        clock += f" · about {duration(left)} left{_confirming(view)}"
     return Group(*lines, Text(clock, style="dim"))
 
 
@@ -232,8 +248,7 @@ class PlainView(View):
         left = self.seconds_left
         tail = f", about {duration(left)} left" if left else ""
         self._line(
-            f"trials {progress.ended}/{progress.trials}, front of {len(front)}, "
-            f"hypervolume {progress.hypervolume:.3f}{tail}"
+            f"trials {progress.ended}/{progress.trials}, front of {len(front)}, {self.volume}{tail}"
         )
 
     def on_confirm(self, done: int, total: int) -> None:

@@ -35,6 +35,8 @@ def print_result(
         console.print(front_plot(summary, records, unicode=unicode))
     for line in (*verdicts(summary), *comparison(summary)):
         console.print(Text(line), soft_wrap=True)
+    if summary.ended:
+        console.print(Text(f"No more trials, since {summary.ended}."), soft_wrap=True)
     for line in rung_lines(summary):
         console.print(Text(line), soft_wrap=True)
     print_links(store, console, summary.front)

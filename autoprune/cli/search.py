@@ -36,6 +36,7 @@ def search(
     objective: Annotated[str | None, setting("objective", GOAL, metavar="params|bytes")] = None,
     trials: Annotated[int | None, setting("trials", HOW)] = None,
     max_hours: Annotated[float | None, setting("max_hours", HOW)] = None,
+    patience: Annotated[float | None, setting("patience", HOW, metavar="POINTS")] = None,
     space: Annotated[str | None, setting("space", HOW, metavar="NAME|FILE")] = None,
     sampler: Annotated[str | None, setting("sampler", HOW, metavar="NAME")] = None,
     early_stopping: Annotated[

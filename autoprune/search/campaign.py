@@ -15,6 +15,8 @@ from autoprune.search.correlation import Unstopped
 from autoprune.search.front import hypervolume, nondominated
 from autoprune.search.halving import Arrival, Halving
 from autoprune.search.listener import Progress, SearchListener
+from autoprune.search.outlook import confirmation_seconds, sampled_gains, seconds_a_trial
+from autoprune.search.patience import POINT, exhausted, expected_gain
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
@@ -99,13 +101,36 @@ class Campaign:
         return bool(self._again)
 
     def over(self) -> bool:
-        """Say whether no new trial is to be launched: all are, time is up, or all fail."""
-        if len(self.records) >= self.settings.trials:
-            return True
-        if self.settings.max_hours is not None and self.seconds() >= 3600 * self.settings.max_hours:
-            return True
+        """Say whether no new trial is to be launched."""
+        return bool(self.why())
+
+    def why(self) -> str:
+        """Return why no new trial is to be launched, or nothing where one is."""
+        settings = self.settings
+        if len(self.records) >= settings.trials:
+            return f"all {settings.trials} trials were launched"
+        if settings.max_hours is not None and self.seconds() >= 3600 * settings.max_hours:
+            return f"--max-hours {settings.max_hours:g} are over"
         states = [record.state for record in self.records.values()]
-        return states.count("failed") >= GIVE_UP and not {"complete", "stopped"} & set(states)
+        if states.count("failed") >= GIVE_UP and not {"complete", "stopped"} & set(states):
+            return f"{states.count('failed')} trials failed, and none did not"
+        if self.exhausted():
+            return (
+                f"--patience {settings.patience:g}: another hour of sampling was expected to add "
+                f"{(self.expected_gain() or 0.0) / POINT:.2g} points of hypervolume"
+            )
+        return ""
+
+    def exhausted(self) -> bool:
+        """Say whether sampling is no longer worth its time, by ``--patience``."""
+        patience = self.settings.patience
+        return patience is not None and exhausted(self.expected_gain(), patience)
+
+    def expected_gain(self) -> float | None:
+        """Return the hypervolume that another hour of sampling is expected to add."""
+        records = self.records.values()
+        seconds = seconds_a_trial(records, self.settings.workers)
+        return expected_gain(sampled_gains(records, self.settings.objective), seconds)
 
     def _new(self, number: int, knobs: Mapping[str, Any], origin: str) -> TrialRecord:
         return TrialRecord(
@@ -223,6 +248,10 @@ class Campaign:
             ended = sum(s != "running" for s in states)
             each = (self._clock() - self._began) / self._ended_here
             left = each * max(0, self.settings.trials - ended)
+        evaluations = sum(share > 0 for share in self.space.rungs)
+        confirm = confirmation_seconds(
+            self.records.values(), self.front(), self.settings, evaluations
+        )
         return Progress(
             trials=self.settings.trials,
             complete=states.count("complete"),
@@ -232,6 +261,8 @@ class Campaign:
             hypervolume=hypervolume([self._point(r) for r in self._full()]),
             seconds=self.seconds(),
             seconds_left=left,
+            confirm_left=confirm or None,
+            expected_gain=self.expected_gain(),
         )
 
     # ---- inside

@@ -162,6 +162,7 @@ def _search(
         "name": store.name,
         "seconds": campaign.seconds(),
         "rungs": campaign.rungs(),
+        "ended": campaign.why(),
     }
     summary = summary.model_copy(update=changes)
     store.write_summary(summary)

@@ -19,6 +19,10 @@ class Progress:
         seconds: spent so far, earlier sessions of a resumed search included.
         seconds_left: forecast from the trials so far until the last one ends; None before
             the first has ended.
+        confirm_left: seconds that confirming the front as it is would take; None before
+            there is one.
+        expected_gain: hypervolume that another hour of sampling is expected to add; None before
+            enough trials have ended.
     """
 
     trials: int
@@ -29,6 +33,8 @@ class Progress:
     hypervolume: float = 0.0
     seconds: float = 0.0
     seconds_left: float | None = None
+    confirm_left: float | None = None
+    expected_gain: float | None = None
 
     @property
     def ended(self) -> int:

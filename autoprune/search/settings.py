@@ -22,6 +22,7 @@ FREE = frozenset(
         "home",
         "trials",
         "max_hours",
+        "patience",
         "workers",
         "cpus_per_trial",
         "gpus_per_trial",
@@ -95,6 +96,11 @@ class SearchSettings(BaseModel):
     sampler: str = Field("tpe", description="What proposes trials: tpe, gp, nsga2 or random.")
     trials: int = Field(24, description="Number of trials in all.")
     max_hours: float | None = Field(None, description="Launch no trial after this many hours.")
+    patience: float | None = Field(
+        None,
+        description="Sample no more once another hour is expected to add less than this many "
+        "points (hundredths) of hypervolume.",
+    )
     seed: int = Field(0, description="Seed of everything that is drawn.")
     workers: int = Field(2, description="Trials that run at once.")
     cpus_per_trial: float = Field(1.0, description="CPU cores of a trial.")
@@ -160,7 +166,7 @@ class SearchSettings(BaseModel):
             raise AutoPruneError(f"--seed {value} lies outside 0 to {2**31 - 1}")
         return value
 
-    @field_validator("max_hours", "cpus_per_trial")
+    @field_validator("max_hours", "patience", "cpus_per_trial")
     @classmethod
     def _positive(cls, value: float | None, info: Any) -> float | None:
         if value is not None and not (math.isfinite(value) and value > 0):

@@ -277,6 +277,7 @@ class SearchSummary(Record):
     shrinkage_high: Figure = None
     seconds: Figure = None
     rungs: tuple[RungRecord, ...] = ()  # but the last
+    ended: str = ""  # why no more trials were launched
     versions: dict[str, str] = {}
 
     @property

@@ -127,3 +127,25 @@ def test_a_long_front_is_shown_over_its_whole_range() -> None:
     assert f"{ROWS} of 20 points" in said
     assert "55.0%" in said
     assert "56.9%" in said
+
+
+def test_the_hour_to_come_stands_beside_the_hypervolume() -> None:
+    listener = view(40, Console(file=io.StringIO()))
+    assert listener.volume == "hypervolume 0.000"
+    known = Progress(40, complete=20, hypervolume=0.5, expected_gain=0.0123)
+    listener.on_front([record(1)], known)
+    assert listener.volume == "hypervolume 0.500, +1.2 points expected of another hour"
+
+
+def test_the_time_that_is_left_includes_the_confirmation() -> None:
+    from autoprune.cli.live import render
+
+    listener = view(40, Console(file=io.StringIO()))
+    known = Progress(40, complete=20, seconds_left=100.0, confirm_left=3600.0)
+    listener.on_front([record(1)], known)
+    left = listener.seconds_left
+    assert left is not None
+    assert 3690 < left <= 3700
+    out = io.StringIO()
+    Console(file=out, width=110).print(render(listener))
+    assert "1 h 00 min of it to confirm" in out.getvalue()

@@ -343,3 +343,50 @@ def test_max_hours_counts_earlier_sessions(tmp_path: Path) -> None:
     assert later.over()
     assert later.next_job() is not None  # what was begun is finished
     assert later.next_job() is None
+
+
+def test_patience_ends_a_search_that_no_longer_gains(tmp_path: Path) -> None:
+    """The toy's optimum is soon found; a trial is made to take a quarter of an hour."""
+
+    def slow(job: TrialJob, rung: int) -> dict[str, Any]:
+        return {**fields(job, rung), "stage_seconds": {"recover": 300.0}}
+
+    def turn(c: Campaign) -> bool:
+        if (job := c.next_job()) is None:
+            return False
+        for rung in range(3):
+            if not c.arrived(job.number, slow(job, rung)):
+                c.stopped(job.number)
+                return True
+        c.finished(job.number)
+        return True
+
+    watch = Watch()
+    asked: dict[str, Any] = {"trials": 200, "patience": 1.0, "workers": 1}
+    whole = campaign(tmp_path / "whole", watch, **asked)
+    while turn(whole):
+        pass
+    assert 12 < len(whole.records) < 150
+    assert whole.why().startswith("--patience 1: another hour of sampling was expected to add 0.")
+    gains = [p.expected_gain for p in watch.progress]
+    assert gains[:11] == [None] * 11  # two baselines and nine of the sampler's
+    assert gains[-1] is not None
+    assert gains[-1] < 0.01 <= min(gain for gain in gains[11:-1] if gain is not None)
+    assert watch.progress[-1].confirm_left is not None
+
+    cut = campaign(tmp_path / "cut", **asked)
+    while turn(cut):
+        if len(cut.records) % 9 == 0:
+            cut = campaign(tmp_path / "cut", **asked)
+    assert ended(cut) == ended(whole)
+    assert cut.why() == whole.why()
+    # It stays over when asked again, and goes on when told to.
+    assert campaign(tmp_path / "cut", **asked).over()
+    assert not campaign(tmp_path / "cut", trials=200, workers=1).over()
+
+
+def test_a_search_says_why_it_ends(tmp_path: Path) -> None:
+    c = campaign(tmp_path)
+    assert c.why() == ""
+    play(c)
+    assert c.why() == "all 12 trials were launched"

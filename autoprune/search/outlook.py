@@ -1,0 +1,75 @@
+"""What a search's own records say of what is still to come: gain, and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from autoprune.search.front import Point, hypervolume, nondominated
+from autoprune.search.settings import SearchSettings
+from autoprune.tracking.records import TrialRecord, share_in
+from autoprune.zoo import SPLITS
+
+ENDED = ("complete", "stopped", "failed")
+
+
+def sampled_gains(records: Iterable[TrialRecord], objective: str) -> list[float]:
+    """Return what each ended trial of the sampler added to the hypervolume, in order.
+
+    In the order of their numbers, so that a resumed search finds the same. What baselines and
+    refinements reached before a trial is not its gain.
+    """
+    gains: list[float] = []
+    front: list[Point] = []
+    volume = 0.0
+    for record in sorted(records, key=lambda record: record.trial):
+        if record.state not in ENDED:
+            continue
+        gain = 0.0
+        if record.state == "complete" and record.fidelity >= 1.0:
+            front.append((share_in(record, objective) or 1.0, record.retention or 0.0))
+            front = [front[i] for i in nondominated(front)]
+            volume, before = hypervolume(front), volume
+            gain = volume - before
+        if record.origin == "sampler":
+            gains.append(gain)
+    return gains
+
+
+def seconds_a_trial(records: Iterable[TrialRecord], workers: int) -> float:
+    """Return the seconds that the sampler's ended trials took on average, all workers together."""
+    took = [
+        sum(record.stage_seconds.values())
+        for record in records
+        if record.origin == "sampler" and record.state in ENDED and record.stage_seconds
+    ]
+    return sum(took) / len(took) / workers if took else 0.0
+
+
+def confirmation_seconds(
+    records: Iterable[TrialRecord],
+    front: Sequence[TrialRecord],
+    settings: SearchSettings,
+    evaluations: int,
+) -> float:
+    """Return the seconds that confirming ``front`` and the baselines would take.
+
+    Args:
+        records: of the search.
+        front: its unconfirmed front.
+        settings: of the search.
+        evaluations: rungs of a whole trial that are scored.
+    """
+    full = [r for r in records if r.state == "complete" and r.baseline is not None]
+    chosen = front[: settings.confirm_points]
+    own = {record.trial for record in chosen}
+    images = {
+        "search": settings.search_samples or SPLITS["search"],
+        "confirm": settings.confirm_samples or SPLITS["confirm"],
+    }
+    scale = images["confirm"] / images["search"] / max(1, evaluations)
+    total = 0.0
+    for record in [*chosen, *(r for r in full if r.trial not in own)]:
+        took = record.stage_seconds
+        evaluated = took.get("evaluate", 0.0)
+        total += sum(took.values()) - evaluated - took.get("proxy", 0.0) + evaluated * scale
+    return total * settings.confirm_seeds / settings.workers
