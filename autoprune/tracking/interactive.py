@@ -24,7 +24,11 @@ from autoprune.tracking.units import size_label, summary_unit
 
 def pareto_html(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
     """Write the front as an interactive page: sizes against retention, all on hover."""
-    figure = pareto_figure(summary, records)
+    write_page(pareto_figure(summary, records), path)
+
+
+def write_page(figure: Any, path: Path) -> None:
+    """Write a plotly figure as one page that needs no network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(
         path,
@@ -188,7 +192,7 @@ def _points(
             "color": "#555555",
             "thickness": 1.5,
         },
-        hovertext=[_point_text(p) for p in points],
+        hovertext=[point_text(p) for p in points],
         hoverinfo="text",
     )
 
@@ -206,7 +210,8 @@ def _trial_text(record: TrialRecord) -> str:
     )
 
 
-def _point_text(point: FrontPoint) -> str:
+def point_text(point: FrontPoint) -> str:
+    """Return what is shown of a confirmed point on hover, as HTML."""
     r = point.retention
     tied = f"<br>{point.tie}" if point.tie else ""
     baseline = f" ({escape(point.baseline)})" if point.baseline else ""

@@ -97,7 +97,7 @@ def right_end(left: float, limit: float, dense: float) -> tuple[float, bool]:
 
 def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
     """Draw sizes against retention: trials, confirmed front, baselines, budget, dense."""
-    figure, axes = _figure(10.2, 5.4)
+    figure, axes = figure_and_axes(10.2, 5.4)
     divisor, unit = summary_unit(summary)
     dense_x = summary.size(summary.dense) / divisor
     bottom, top = retention_range(summary, records)
@@ -121,8 +121,8 @@ def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Pat
     share.tick_params(labelsize=8, colors=PALE)
     axes.grid(alpha=0.25, lw=0.6)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
-    _place_labels(axes, labels)  # last: the layout has to stand
-    _save(figure, path)
+    place_labels(axes, labels)  # last: the layout has to stand
+    save(figure, path)
 
 
 def _title(summary: SearchSummary) -> str:
@@ -271,7 +271,7 @@ def _error_bar(
     )
 
 
-def _place_labels(axes: Axes, labels: Sequence[Label]) -> None:
+def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Write each label at the side of its point that is the least crowded."""
     figure = axes.get_figure()
     if figure is None or not labels:
@@ -329,10 +329,10 @@ def keep_map_png(
         shown = [shown[i] for i in picked]
     layers = max((len(keep.heads) for _, keep in shown), default=1)
     height = float(np.clip(0.27 * layers + 1.9, 3.2, 14))
-    figure, _ = _figure(max(4.6, 1.02 * len(shown) + 2.2), height, axes=False)
+    figure, _ = figure_and_axes(max(4.6, 1.02 * len(shown) + 2.2), height, axes=False)
     if not shown:
         figure.text(0.5, 0.5, "no confirmed front yet", ha="center", color=PALE)
-        _save(figure, path)
+        save(figure, path)
         return
     grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     image: Any = None
@@ -346,7 +346,7 @@ def keep_map_png(
         f"{summary.name}: what each front point keeps of every layer (× = removed)".lstrip(": "),
         fontsize=11,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_keep(axes: Axes, point: FrontPoint, keep: KeepMap, *, text: bool) -> Any:
@@ -382,7 +382,7 @@ def _rectangle(**box: Any) -> Any:
     return Rectangle(facecolor="#e4e4e4", edgecolor="white", lw=0.8, **box)
 
 
-def _figure(width: float, height: float, *, axes: bool = True) -> tuple[Figure, Any]:
+def figure_and_axes(width: float, height: float, *, axes: bool = True) -> tuple[Figure, Any]:
     """Return a figure with a canvas of its own: no global state, usable in any thread."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -392,6 +392,7 @@ def _figure(width: float, height: float, *, axes: bool = True) -> tuple[Figure, 
     return figure, figure.subplots() if axes else None
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor="white")

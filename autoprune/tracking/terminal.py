@@ -199,7 +199,8 @@ def front_plot(
     """Return sizes against retention as text, ``height`` lines and an axis below.
 
     Trials are small letters of their axis, the confirmed front is filled with its intervals,
-    its points that tie and are behind in the mean are hollow, baselines are diamonds, the budget is a dotted column and the dense model a dashed row.
+    its points that tie and are behind in the mean are hollow, baselines are diamonds, the budget
+    is a dotted column and the dense model a dashed row.
     """
     marks = UNICODE if unicode else ASCII
     left = left_end(summary, records)

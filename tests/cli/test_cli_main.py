@@ -14,7 +14,7 @@ from autoprune import __version__
 from autoprune.cli import main as cli
 from autoprune.errors import AutoPruneError, StoppedError
 
-COMMANDS = ("search", "front", "apply", "evaluate", "convert", "spaces", "ui")
+COMMANDS = ("search", "front", "compare", "apply", "evaluate", "convert", "spaces", "ui")
 HEAVY = ("torch", "ray", "mlflow", "lmms_eval", "transformers", "optuna", "datasets")
 
 

@@ -125,3 +125,67 @@ def test_shrinkage_is_search_minus_confirmed() -> None:
     assert found.mean == pytest.approx(0.95 - points[0].retention.mean)
     assert (found.low, found.high) == (None, None)  # nothing to say from one point
     assert shrinkage([], points) is None
+
+
+def differing(trial: int, fraction: float, wrong: int, scatter: int = 0) -> Confirmed:
+    """Three runs that miss the first ``wrong`` questions, ``scatter`` more or fewer by seed."""
+    names = np.array([f"i{i}" for i in range(IMAGES)])
+    runs = []
+    for shift in (-scatter, 0, scatter):
+        values = (np.arange(IMAGES) >= wrong + shift).astype(np.float64)
+        score = TaskScore("read", "exact_match", 0.1, float(values.mean()), names, names, values)
+        runs.append(TaskScores((score,)))
+    return Confirmed(record(trial, fraction, 0.9), tuple(runs))
+
+
+def test_only_a_difference_that_leaves_zero_out_dominates() -> None:
+    """20 is a hair worse than 10, which is smaller; 30 is far worse."""
+    points = front_points(
+        [differing(10, 0.5, 60, 4), differing(20, 0.55, 62, 4), differing(30, 0.6, 160, 4)], DENSE
+    )
+    first, hair, far = points
+    assert (first.dominated, first.behind, first.tied_smaller) == (False, False, ())
+    assert (hair.dominated, hair.behind, hair.tied_smaller) == (False, True, (10,))
+    assert (far.dominated, far.behind, far.tied_with) == (True, False, ())
+    assert hair.tie == "tied with 10, which is smaller"
+    assert first.tie == "tied with 20"
+    assert far.tie == ""
+
+
+def test_a_better_mean_that_is_not_told_apart_names_the_smaller_point() -> None:
+    low, high = front_points([differing(1, 0.5, 62, 4), differing(2, 0.55, 60, 4)], DENSE)
+    assert not high.behind
+    assert high.tie == "tied with 1, which is smaller"
+    assert not low.behind
+
+
+def test_at_one_size_the_lower_mean_is_behind_and_none_is_smaller() -> None:
+    best, other = front_points([differing(1, 0.5, 62, 4), differing(2, 0.5, 60, 4)], DENSE)
+    assert (best.trial, best.behind) == (2, False)
+    assert (other.trial, other.behind, other.tied_smaller) == (1, True, ())
+
+
+@pytest.mark.parametrize("trials", [(3,), (3, 5), (3, 5, 8)])
+def test_ties_in_words(trials: tuple[int, ...]) -> None:
+    point = front_points([confirmed(0, 0.6, 0.9, 0.9)], DENSE)[0]
+    said = point.model_copy(update={"tied_with": (*trials, 9), "tied_smaller": trials}).tie
+    assert said.startswith(f"tied with {', '.join(map(str, trials[:-1]))}"[:12])
+    assert said.endswith("; tied with 9")
+    assert ("which is smaller" in said) == (len(trials) == 1)
+    assert ("which are smaller" in said) == (len(trials) > 1)
+
+
+def test_shrinkage_has_an_interval_over_points() -> None:
+    group = [confirmed(i, 0.4 + 0.05 * i, 0.9, 0.95 + 0.01 * (-1) ** i) for i in range(6)]
+    points = front_points(group, DENSE)
+    found = shrinkage(group, points)
+    means = {p.trial: p.retention.mean for p in points}
+    drops = [(one.record.retention or 0) - means[one.record.trial] for one in group]
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.mean == pytest.approx(np.mean(drops))
+    assert found.high - found.mean == pytest.approx(
+        2.5706 * np.std(drops, ddof=1) / 6**0.5, rel=1e-3
+    )
+    assert found.low < found.mean

@@ -1,0 +1,105 @@
+"""Several finished searches beside each other, as plain data; what `compare --json` prints.
+
+Intervals are at 95 % each, over images and seeds; differences are paired over images and are
+taken to the first search.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, FiniteFloat
+
+from autoprune.tracking.records import (
+    Budget,
+    Dense,
+    Figure,
+    FrontPoint,
+    Objective,
+    Record,
+    Retention,
+    SearchSummary,
+)
+
+
+class Range(Record):
+    """A figure and its 95 % interval."""
+
+    mean: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+    @property
+    def verdict(self) -> str:
+        """What a difference says: better, worse, or tied where the interval holds zero."""
+        if self.low <= 0.0 <= self.high:
+            return "tied"
+        return "better" if self.mean > 0 else "worse"
+
+
+class Compared(Record):
+    """One search among others.
+
+    Attributes:
+        summary: its confirmed result; its points and baselines are re-scored against the dense
+            model's answers that all are compared by.
+        hypervolume: under the means of its confirmed points, reference (1, 0).
+        gain: its hypervolume minus that of the first search; None for the first.
+        trials: that ended.
+        flops: floating-point operations of all its trials, stopped ones included; the
+            confirmation apart.
+    """
+
+    name: str
+    summary: SearchSummary
+    hypervolume: Range
+    gain: Range | None = None
+    trials: int
+    flops: Figure = None
+
+
+class Held(Record):
+    """The best confirmed point of a search that is no larger than a size.
+
+    Attributes:
+        trial, share, retention: of the point.
+        gain: its retention minus that of the first search's; None for the first.
+    """
+
+    trial: int
+    share: FiniteFloat
+    retention: Retention
+    gain: Range | None = None
+
+
+class AtSize(Record):
+    """One size (share of the dense model), and what each search holds there, in their order."""
+
+    share: FiniteFloat
+    held: tuple[Held, ...]
+
+
+class Comparison(Record):
+    """Searches of one dense model, tasks, confirm images and objective.
+
+    Attributes:
+        dense: the dense model.
+        objective: what a size is.
+        searches: in the order asked for; the first is what others are compared to.
+        sizes: shared sizes, the smallest first; empty where no size is covered by all.
+        baselines: of all searches; one that several ran at one size stands once.
+        differs: setting -> its value in each search, where they are not all equal.
+        notes: what else is to be known before figures are believed.
+    """
+
+    dense: Dense
+    objective: Objective
+    searches: tuple[Compared, ...]
+    sizes: tuple[AtSize, ...] = ()
+    baselines: tuple[FrontPoint, ...] = ()
+    differs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Every budget that a search had, each once, the smallest first."""
+        found = {one.summary.size(one.summary.budget): one.summary.budget for one in self.searches}
+        return tuple(found[size] for size in sorted(found))
