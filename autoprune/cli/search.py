@@ -37,6 +37,7 @@ def search(
     trials: Annotated[int | None, setting("trials", HOW)] = None,
     max_hours: Annotated[float | None, setting("max_hours", HOW)] = None,
     patience: Annotated[float | None, setting("patience", HOW, metavar="POINTS")] = None,
+    refine: Annotated[float | None, setting("refine", HOW, metavar="SHARE")] = None,
     space: Annotated[str | None, setting("space", HOW, metavar="NAME|FILE")] = None,
     sampler: Annotated[str | None, setting("sampler", HOW, metavar="NAME")] = None,
     early_stopping: Annotated[

@@ -125,7 +125,8 @@ def rebuild(
     bench = Bench(prepared.assets, Resources(cpus=settings.cpus_per_trial, gpus=gpus))
     candidate = source.candidate
     if candidate is None:
-        candidate = TrialBench(bench, prepared.work).candidate(source.knobs, source.seed)
+        tools = TrialBench(bench, prepared.work)
+        candidate = tools.candidate(source.knobs, source.seed, source.layout)
     on_stage(f"prune and recover {source.name}: {candidate.recipe.sample_passes:,} samples")
     run = bench.start(candidate)
     run.rung(1.0, split=None)

@@ -14,6 +14,7 @@ from autoprune.errors import AutoPruneError
 if TYPE_CHECKING:
     from autoprune.evaluation.scores import TaskScores
     from autoprune.pipeline.candidate import Candidate
+    from autoprune.pruning.layout import Layout
     from autoprune.search.settings import SearchSettings
     from autoprune.search.space import Space
     from autoprune.search.store import SearchStore
@@ -42,6 +43,7 @@ class Source:
         trial: its number there.
         candidate: plan, recipe and precision; None for a trial of which only knobs are known.
         knobs, seed: of the trial.
+        layout: of the trial, where its knobs do not say it.
         weights: a file of arrays or a checkpoint directory that holds its recovered weights.
         kept: how those scored on ``confirm``; where none were kept, how the trial itself did on
             ``search``.
@@ -64,6 +66,7 @@ class Source:
     dense_scores: Mapping[str, float]
     dense_identity: str | None
     versions: Mapping[str, str]
+    layout: Layout | None = None
 
 
 def from_search(store: SearchStore, trial: int) -> Source:
@@ -86,6 +89,7 @@ def from_search(store: SearchStore, trial: int) -> Source:
             f"{' (' + record.reason + ')' if record.reason else ''}: choose one that 'autoprune "
             f"front {store.typed}' lists"
         )
+    from autoprune.pruning.layout import Layout
     from autoprune.search.space import with_precisions
 
     folder = store.directory / "kept" / f"{trial:04d}"
@@ -111,6 +115,7 @@ def from_search(store: SearchStore, trial: int) -> Source:
         dense_scores={} if summary is None else summary.dense.scores,
         dense_identity=None,
         versions=record.versions,
+        layout=None if record.layout is None else Layout.from_dict(record.layout),
     )
 
 

@@ -21,9 +21,11 @@ from autoprune.evaluation.retention import retention
 from autoprune.evaluation.scores import TaskScores
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.quantise import quantised_copy
+from autoprune.models.shape import LayerShape
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pipeline.prepare import dense_model, open_evaluators
+from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.surgery import prune
 from autoprune.recovery.loop import Recovery
 from autoprune.recovery.teacher import open_teacher
@@ -80,6 +82,38 @@ class Bench:
         """Prune the dense model to ``candidate``, ready to recover."""
         return CandidateRun(self, candidate)
 
+    def prune(self, plan: PruningPlan, precision: str) -> Any:
+        """Return the un-recovered model of a plan, as recovery takes it."""
+        return prune(
+            self.assets.config,
+            self.assets.weights,
+            plan,
+            getattr(torch, PRECISIONS[precision].dtype),
+            self.device,
+            spec=self.assets.spec,
+            generation_config=self.assets.generation_config,
+        )
+
+    def proxy(self, model: Any) -> float:
+        """Return a model's mean KL divergence from the dense one, nats an answer token."""
+        teacher = self.assets.probe_teacher
+        assert teacher.hidden is not None  # prepared without a limit
+        return kl_to_dense(
+            model,
+            self.assets.probe,
+            np.arange(len(self.assets.probe)),
+            teacher.hidden,
+            teacher.head_weight,
+            teacher_bias=teacher.head_bias,
+            features=teacher.features,
+        )
+
+    def forward_flops(self, shapes: Sequence[LayerShape], encoded: EncodedSet) -> float:
+        """Count a forward pass over all of ``encoded``."""
+        # A model that is run whole has no features to keep: its tower runs each time.
+        work = self.flops.forward(shapes, vision=encoded.whole, **_lengths(encoded))
+        return len(encoded) * work
+
 
 class CandidateRun:
     """A candidate from dense weights to scores, rung by rung.
@@ -104,15 +138,7 @@ class CandidateRun:
         self._counted = 0
         self._quantised: Any = None
         with self._timed("prune"):
-            model = prune(
-                self.assets.config,
-                self.assets.weights,
-                candidate.plan,
-                getattr(torch, PRECISIONS[candidate.precision].dtype),
-                bench.device,
-                spec=self.assets.spec,
-                generation_config=self.assets.generation_config,
-            )
+            model = bench.prune(candidate.plan, candidate.precision)
             self.recovery = Recovery(
                 model, self.assets.train, bench.teacher, candidate.recipe, bench.device
             )
@@ -163,17 +189,7 @@ class CandidateRun:
 
     def proxy(self) -> float:
         """Return the mean KL divergence from the dense model, nats an answer token."""
-        teacher = self.assets.probe_teacher
-        assert teacher.hidden is not None  # prepared without a limit
-        return kl_to_dense(
-            self.model,
-            self.assets.probe,
-            np.arange(len(self.assets.probe)),
-            teacher.hidden,
-            teacher.head_weight,
-            teacher_bias=teacher.head_bias,
-            features=teacher.features,
-        )
+        return self.bench.proxy(self.model)
 
     def score(self, split: str) -> TaskScores:
         """Score the model as it stands on a split's tasks."""
@@ -222,10 +238,7 @@ class CandidateRun:
         scored = [self.assets.probe]
         if split is not None:
             scored.append(self.assets.exams[split].encoded)
-        for encoded in scored:
-            # A model that is run whole has no features to keep: its tower runs each time.
-            work += len(encoded) * cost.forward(shapes, vision=encoded.whole, **_lengths(encoded))
-        return work
+        return work + sum(self.bench.forward_flops(shapes, encoded) for encoded in scored)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

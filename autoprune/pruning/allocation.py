@@ -7,12 +7,13 @@ put back as long as one fits. No loop runs over units.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.shape import BackboneSpec
+from autoprune.models.shape import BackboneSpec, LayerShape
 from autoprune.pruning.chains import ATTENTION, MLP, by_query, chains_of, cheapest, cut_to_size
 from autoprune.pruning.depth import (
     Removed,
@@ -22,7 +23,8 @@ from autoprune.pruning.depth import (
     shape_without,
 )
 from autoprune.pruning.knobs import BASELINES, Allocation
-from autoprune.pruning.plan import LayerPlan, PruningPlan, dense_plan, heads_of_groups
+from autoprune.pruning.layout import Layout, plan_of
+from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.scores import UnitScores
 
 
@@ -98,55 +100,28 @@ def allocate(
     if allocation.axis != "depth":
         chains = chains_of(spec, allocation, removed, multiple, scores)
         counts = cut_to_size(chains, params_without(spec, removed) - target_params)
-    layers = []
-    for index in range(len(spec.layers)):
-        shape = shape_without(spec.layers[index], index, removed)
-        if shape is not None:
-            heads = counts.get((index, ATTENTION))
-            channels = counts.get((index, MLP), shape.channels)
-            layers.append(
-                LayerPlan(
-                    index,
-                    _heads(spec, scores, allocation, index, heads) if shape.heads else (),
-                    tuple(_best(scores.channels[index, : shape.channels], channels)),
-                )
-            )
-    return PruningPlan(
-        spec.model_type, spec.identity, len(spec.layers), spec.q_per_group, tuple(layers)
-    )
+    return plan_of(spec, scores, _layout(spec, allocation, removed, counts))
 
 
-def _heads(
+def _layout(
     spec: BackboneSpec,
-    scores: UnitScores,
     allocation: Allocation,
-    index: int,
-    count: int | None,
-) -> tuple[int, ...]:
-    """Return the heads that a layer keeps: all, ``count`` groups, or ``count`` of each group."""
-    shape, per_group = spec.layers[index], spec.q_per_group
-    if count is None:
-        return tuple(range(shape.heads))
-    if not by_query(spec, allocation):
-        kept = _best(scores.groups[index, : shape.kv_heads], count)
-        return heads_of_groups(kept, per_group)
-    assert scores.heads is not None  # checked before
-    return tuple(
-        start + place
-        for start in range(0, shape.heads, per_group)
-        for place in _best(scores.heads[index, start : start + per_group], count)
-    )
-
-
-def _best(scores: np.ndarray, count: int) -> list[int]:
-    """Return the ``count`` best units, ascending; of equal ones the first."""
-    if count == len(scores):
-        return list(range(count))
-    bar = np.partition(scores, len(scores) - count)[len(scores) - count]
-    above = scores > bar
-    equal = np.flatnonzero(scores == bar)[: count - int(above.sum())]
-    above[equal] = True
-    return np.flatnonzero(above).tolist()
+    removed: Removed,
+    counts: Mapping[tuple[int, str], int],
+) -> Layout:
+    """Return what is kept: nothing of what is removed, else ``counts``, or all without one."""
+    rows = []
+    for index, dense in enumerate(spec.layers):
+        shape = shape_without(dense, index, removed) or LayerShape(0, 0, 0)
+        heads, groups = shape.heads, shape.kv_heads
+        if groups and (count := counts.get((index, ATTENTION))) is not None:
+            if by_query(spec, allocation):
+                heads = count * groups
+            else:
+                heads, groups = count * spec.q_per_group, count
+        channels = counts.get((index, MLP), shape.channels) if shape.channels else 0
+        rows.append((heads, groups, channels))
+    return Layout(*(tuple(part) for part in zip(*rows, strict=True)))
 
 
 def _check(spec: BackboneSpec, scores: UnitScores, allocation: Allocation, multiple: int) -> None:

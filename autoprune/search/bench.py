@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +13,17 @@ import numpy as np
 
 from autoprune.cost.bytes import dense_bytes, stored_bytes
 from autoprune.cost.parameters import size_of
+from autoprune.evaluation.scores import EvaluationFailed
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pipeline.run import Bench, CandidateRun, RungResult
+from autoprune.pruning.layout import Layout, layout_of, plan_of
+from autoprune.pruning.plan import PruningPlan
 from autoprune.resources import Resources
-from autoprune.search.decode import DecodeContext, decode
+from autoprune.search.decode import DecodeContext, decode, unit_scores
+from autoprune.search.neighbours import neighbours
+from autoprune.search.refine import REFINE, climb
 from autoprune.search.space import Space, Value
 from autoprune.search.work import TrialJob
 from autoprune.tracking.records import KeepMap
@@ -42,30 +49,93 @@ class TrialBench:
         self.bench = bench
         self.work = work
 
-    def candidate(self, knobs: Mapping[str, Value], seed: int) -> Candidate:
-        """Decode knobs, with the recovery's subset and order drawn by ``seed``."""
-        return decode(self.work.space.complete(knobs), replace(self.work.context, seed=seed))
+    def candidate(
+        self, knobs: Mapping[str, Value], seed: int, layout: Layout | None = None
+    ) -> Candidate:
+        """Decode knobs, with the recovery's subset and order drawn by ``seed``.
+
+        A ``layout`` takes the place of what the knobs say of sizes; the recipe stays theirs.
+        """
+        knobs = self.work.space.complete(knobs)
+        context = replace(self.work.context, seed=seed)
+        candidate = decode(knobs, context)
+        if layout is None:
+            return candidate
+        return replace(candidate, plan=plan_of(context.spec, unit_scores(knobs, context), layout))
 
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""
-        candidate = self.candidate(job.knobs, job.seed)
-        return PipelineRun(self.bench.start(candidate), str(job.knobs["axis"]))
+        axis = str(job.knobs["axis"])
+        if job.refinement is None:
+            return PipelineRun(self.bench.start(self.candidate(job.knobs, job.seed)), axis)
+        layout, seconds, flops = job.refinement.layout, 0.0, 0.0
+        if layout is None:
+            started = time.perf_counter()
+            layout, flops = self._climb(job, job.refinement.start)
+            seconds = time.perf_counter() - started
+        run = self.bench.start(self.candidate(job.knobs, job.seed, layout))
+        axis = axis_of(self.work.context.spec, run.candidate.plan)
+        return PipelineRun(run, axis, layout, seconds, flops)
+
+    def _climb(self, job: TrialJob, start: Layout | None) -> tuple[Layout, float]:
+        """Return the layout that a refined trial shall have, and the FLOPs of finding it."""
+        context, assets = self.work.context, self.bench.assets
+        knobs = self.work.space.complete(job.knobs)
+        parent = self.candidate(job.knobs, job.seed, start)
+        importance, spent = unit_scores(knobs, context), 0.0
+
+        def divergence(layout: Layout) -> float:
+            nonlocal spent
+            plan = plan_of(context.spec, importance, layout)
+            spent += self.bench.forward_flops(plan.shapes, assets.probe)
+            try:
+                return self.bench.proxy(self.bench.prune(plan, parent.precision))
+            except EvaluationFailed:
+                return math.inf
+
+        origin = layout_of(parent.plan)
+        found = climb(
+            origin, neighbours(origin, parent.precision, context), divergence, job.seed, job.number
+        )
+        return found.layout, spent
 
 
 class PipelineRun:
-    """One candidate under way; a :class:`~autoprune.search.work.TrialRun`."""
+    """One candidate under way; a :class:`~autoprune.search.work.TrialRun`.
 
-    def __init__(self, run: CandidateRun, axis: str) -> None:
+    Args:
+        run: the candidate's.
+        axis: what was cut.
+        layout: of a refined candidate; None where the knobs say it.
+        seconds, flops: that finding the layout took; they count in the first rung.
+    """
+
+    def __init__(
+        self,
+        run: CandidateRun,
+        axis: str,
+        layout: Layout | None = None,
+        seconds: float = 0.0,
+        flops: float = 0.0,
+    ) -> None:
         self.run = run
         self.axis = axis
+        self.layout = layout
+        self._spent = (seconds, flops)
 
     def describe(self) -> Mapping[str, Any]:
         """Return the record's fields that are known before any rung."""
-        return describe(self.run.candidate, self.run.assets.spec, self.axis)
+        known = describe(self.run.candidate, self.run.assets.spec, self.axis)
+        return known if self.layout is None else {**known, "layout": self.layout.to_dict()}
 
     def rung(self, share: float, evaluate: bool = True) -> RungResult:
         """Recover up to ``share``; score on the ``search`` split, or by the proxy alone."""
-        return self.run.rung(share, split="search" if evaluate else None)
+        result = self.run.rung(share, split="search" if evaluate else None)
+        (seconds, flops), self._spent = self._spent, (0.0, 0.0)
+        if not seconds:
+            return result
+        stages = {REFINE: seconds, **result.seconds}
+        return replace(result, seconds=stages, flops=result.flops + flops)
 
     def save(self, directory: Path) -> None:
         """Write what :meth:`load` needs."""
@@ -100,3 +170,16 @@ def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, A
         "bytes_fraction": stored / dense_bytes(spec, candidate.precision),
         "seed": candidate.recipe.seed,
     }
+
+
+def axis_of(spec: BackboneSpec, plan: PruningPlan) -> str:
+    """Return what a plan cuts: ``width``, ``depth``, or both, which is ``hybrid``."""
+    deep = len(plan.layers) < len(spec.layers) or any(
+        0 in (s.heads, s.channels) for s in plan.shapes
+    )
+    wide = any(
+        (layer.heads and len(layer.heads) < spec.layers[layer.index].heads)
+        or (layer.channels and len(layer.channels) < spec.layers[layer.index].channels)
+        for layer in plan.layers
+    )
+    return "hybrid" if deep and wide else "depth" if deep else "width"

@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autoprune.pruning.layout import Layout
 from autoprune.search.correlation import Unstopped
 from autoprune.search.front import hypervolume, nondominated
 from autoprune.search.halving import Arrival, Halving
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.outlook import confirmation_seconds, sampled_gains, seconds_a_trial
 from autoprune.search.patience import POINT, exhausted, expected_gain
+from autoprune.search.refine import REFINE, choose_parent, refined_trials
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
 from autoprune.search.study import SearchStudy
-from autoprune.search.work import Baseline, TrialJob
+from autoprune.search.work import Baseline, Refinement, TrialJob
 from autoprune.tracking.records import RungRecord, TrialRecord, share_in
 
 GIVE_UP = 10
@@ -77,7 +79,8 @@ class Campaign:
         """Return the next trial to launch, or None when no more are to be launched.
 
         First the trials that an earlier session left unfinished, then the baselines, then what
-        the sampler proposes. Its record is written before it is returned.
+        the sampler proposes, and in the last part what lies near the front. Its record is written
+        before it is returned.
         """
         if self._again:
             number = self._again.pop(0)
@@ -91,9 +94,29 @@ class Campaign:
                 knobs = self.space.complete(baseline.knobs)
                 self.study.enqueue(number, knobs, baseline.name)
                 return self._launch(self._new(number, knobs, baseline.name))
+        if self.refining() and (parent := self._parent()) is not None:
+            refined = self._new(number, parent.knobs, REFINE)
+            return self._launch(refined.model_copy(update={"parent": parent.trial}))
         return self._launch(
             self._new(number, self.space.complete(self.study.ask(number)), "sampler")
         )
+
+    def refining(self) -> bool:
+        """Say whether the last part of the trials, or of the time, has begun."""
+        settings = self.settings
+        left = settings.trials - len(self.records)
+        if left <= refined_trials(settings.trials, settings.refine):
+            return settings.refine > 0
+        hours = settings.max_hours
+        return (
+            hours is not None
+            and settings.refine > 0
+            and self.seconds() >= 3600 * hours * (1 - settings.refine)
+        )
+
+    def _parent(self) -> TrialRecord | None:
+        front = self.front()
+        return choose_parent(front, [self._point(r) for r in front], self.records.values())
 
     @property
     def unfinished(self) -> bool:
@@ -147,7 +170,16 @@ class Campaign:
         self.live.add(record.trial)
         self.listener.on_trial(record)
         knobs = {name: value for name, value in record.knobs.items() if value is not None}
-        return TrialJob(record.trial, knobs, record.seed)
+        return TrialJob(record.trial, knobs, record.seed, self._refinement(record))
+
+    def _refinement(self, record: TrialRecord) -> Refinement | None:
+        if record.parent is None:
+            return None
+        start, layout = self.records[record.parent].layout, record.layout
+        return Refinement(
+            start=None if start is None else Layout.from_dict(start),
+            layout=None if layout is None else Layout.from_dict(layout),
+        )
 
     # ---- what happens
 

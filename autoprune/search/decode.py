@@ -16,7 +16,7 @@ from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pruning.knobs import BASELINES, Allocation
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.scores import Importance, scores
+from autoprune.pruning.scores import Importance, UnitScores, scores
 from autoprune.recovery.guidance import default_learning_rate
 from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
 from autoprune.search.sizing import ByteSizing, ParamSizing, Sizing, multiple_of
@@ -74,6 +74,11 @@ def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
     return Candidate(plan, _recipe(knobs, context, removed), _precision(knobs, context))
 
 
+def unit_scores(knobs: Mapping[str, Value], context: DecodeContext) -> UnitScores:
+    """Return the scores that choose a candidate's units within a layer."""
+    return scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
+
+
 def _precision(knobs: Mapping[str, Value], context: DecodeContext) -> str:
     return precision_beside(str(knobs["precision"]), context.precision)
 
@@ -109,14 +114,14 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) ->
         protect_last=int(knobs["protect_last"]),
         stock=context.stock,
     )
-    unit_scores = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
+    importance = unit_scores(knobs, context)
     target = sizing.target
     best: PruningPlan | None = None
     for relaxed in _relaxed(allocation):
-        low = sizing.least(unit_scores, relaxed)
+        low = sizing.least(importance, relaxed)
         if low > (sizing.most if best is None else target):
             continue
-        plan = sizing.plan(unit_scores, relaxed, max(target, low))
+        plan = sizing.plan(importance, relaxed, max(target, low))
         gap = abs(target - sizing.of(plan))
         if best is None or gap < abs(target - sizing.of(best)):
             best = plan

@@ -17,6 +17,7 @@ import numpy as np
 from autoprune.errors import StoppedError
 from autoprune.evaluation.scores import TaskScores
 from autoprune.models.arrays import state_arrays
+from autoprune.pruning.layout import Layout
 from autoprune.search.area import area
 from autoprune.search.bench import TrialBench
 from autoprune.search.confirm import (
@@ -70,18 +71,20 @@ class Rerun:
         knobs: of the trial.
         seed: of the recovery's data subset and order.
         keep: where to write candidate and recovered weights, or None.
+        layout: of the trial, where the knobs do not say it.
     """
 
     trial: int
     knobs: dict[str, Any]
     seed: int
     keep: Path | None
+    layout: Layout | None = None
 
 
 def rerun(bench: Bench, work: Rerun) -> dict[str, Any]:
     """Recover a candidate in full and score it on the ``confirm`` split; runs on a worker."""
     assert isinstance(bench, TrialBench)
-    run = bench.bench.start(bench.candidate(work.knobs, work.seed))
+    run = bench.bench.start(bench.candidate(work.knobs, work.seed, work.layout))
     result = run.rung(1.0, split="confirm")
     if work.keep is not None:
         keep_model(run.finish(), run.candidate.to_dict(), work.keep)
@@ -173,6 +176,7 @@ def _run_all(
             knobs={k: v for k, v in record.knobs.items() if v is not None},
             seed=record.seed + turn,
             keep=kept_dir(store, record.trial) if settings.keep and turn == 0 else None,
+            layout=None if record.layout is None else Layout.from_dict(record.layout),
         )
         for turn in range(settings.confirm_seeds)
         for record in records

@@ -38,7 +38,7 @@ nor how a trial is scored."""
 SPACE_OF = {"any": "hybrid", "stock": "stock"}
 """The space that each class of deployability is searched in, unless another is named."""
 
-LATER = frozenset({"deployable", "multiple", "quantize", "objective"})
+LATER = frozenset({"deployable", "multiple", "quantize", "objective", "refine"})
 """Settings that searches of earlier versions do not know. At its default such a setting is not
 part of a search's identity, so that those searches can be resumed."""
 
@@ -95,6 +95,11 @@ class SearchSettings(BaseModel):
     )
     sampler: str = Field("tpe", description="What proposes trials: tpe, gp, nsga2 or random.")
     trials: int = Field(24, description="Number of trials in all.")
+    refine: float = Field(
+        0.25,
+        description="Share of the trials, the last ones, that start from the front's members; "
+        "0 leaves all to the sampler.",
+    )
     max_hours: float | None = Field(None, description="Launch no trial after this many hours.")
     patience: float | None = Field(
         None,
@@ -191,6 +196,13 @@ class SearchSettings(BaseModel):
             raise AutoPruneError(
                 f"--data-fraction {value:g} lies outside (0, 1]: 1 is all of the data"
             )
+        return value
+
+    @field_validator("refine")
+    @classmethod
+    def _refined_share(cls, value: float) -> float:
+        if not 0 <= value < 1:
+            raise AutoPruneError(f"--refine {value:g} lies outside [0, 1): 0 switches it off")
         return value
 
     @field_validator("quantize")

@@ -12,17 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
+from autoprune.cost.parameters import Shaped
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.shape import BackboneSpec, LayerShape
 from autoprune.pruning.allocation import allocate, largest_unit, reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import UnitScores
+
+Shapes = TypeVar("Shapes", bound=Shaped)
 
 TRIES = 40
 """Plans made to meet one target in bytes, at most; a handful is usual."""
@@ -146,7 +149,7 @@ class ByteSizing:
         channels = self.multiple * self.spec.channel_params * len(self.spec.layers)
         return math.ceil(channels * _worst_rate(self.spec, self.precision))
 
-    def of(self, plan: PruningPlan) -> int:
+    def of(self, plan: Shaped) -> int:
         """Return the bytes of a plan."""
         return stored_bytes(self.spec, plan, self.precision)
 
@@ -185,14 +188,14 @@ def _worst_rate(spec: BackboneSpec, precision: str) -> float:
 
 
 def largest(
-    make: Callable[[int], PruningPlan],
-    size: Callable[[PruningPlan], int],
+    make: Callable[[int], Shapes],
+    size: Callable[[Shapes], int],
     low: int,
     high: int,
     wanted: int,
     unit: int,
-) -> PruningPlan:
-    """Return the largest plan that is no larger than ``wanted``, searching its parameters.
+) -> Shapes:
+    """Return the largest plan or layout no larger than ``wanted``, searching its parameters.
 
     Args:
         make: parameters -> plan of at most that many.

@@ -175,7 +175,7 @@ class SearchStudy:
     ) -> None:
         from optuna.trial import Trial, TrialState
 
-        if number not in self._numbers:  # a baseline outside the space
+        if number not in self._numbers:  # a baseline outside the space, or a refined trial
             return
         theirs = self._numbers[number]
         frozen = self._study.get_trials(deepcopy=False)[theirs]
@@ -200,7 +200,8 @@ class SearchStudy:
         """Bring the study into line with the records of a search that goes on.
 
         Ended trials that the study has not heard of are told or added; running ones are kept;
-        Optuna trials that no record speaks of are failed.
+        Optuna trials that no record speaks of are failed. Refined trials stay out: no knobs say
+        what they are.
 
         Args:
             records: by trial number.
@@ -217,7 +218,7 @@ class SearchStudy:
             orphan = self._study.ask()
             self._study.tell(orphan, state=TrialState.FAIL)
         for number, record in sorted(records.items()):
-            if number not in self._numbers:
+            if number not in self._numbers and record.origin != "refine":
                 self._adopt(number, record)
             values = rungs.get(number, {})
             size = share_in(record, self._objective)

@@ -20,7 +20,7 @@ from ray import tune
 from autoprune.errors import AutoPruneError
 from autoprune.search.assets import Parcel, open_bench
 from autoprune.search.failures import reason_of, release_memory
-from autoprune.search.work import Rung, TrialJob, TrialRun
+from autoprune.search.work import Refinement, Rung, TrialJob, TrialRun
 
 _STATE = "state.json"
 
@@ -28,7 +28,8 @@ _STATE = "state.json"
 class Trial(tune.Trainable):
     """Ray Tune's view of a trial.
 
-    ``config`` holds ``number``, ``knobs`` (JSON), ``seed`` and ``checkpoint`` (a directory).
+    ``config`` holds ``number``, ``knobs`` and ``refinement`` (JSON), ``seed`` and ``checkpoint``
+    (a directory).
     A result holds ``number``, ``done`` and either ``fields`` (JSON: those of ``TrialRecord``
     that are known now) or ``error`` and ``trace``.
 
@@ -50,7 +51,13 @@ class Trial(tune.Trainable):
         return True
 
     def _take(self, config: Mapping[str, Any]) -> None:
-        self._job = TrialJob(config["number"], json.loads(config["knobs"]), config["seed"])
+        knobs, refinement = json.loads(config["knobs"]), json.loads(config["refinement"])
+        self._job = TrialJob(
+            config["number"],
+            knobs,
+            config["seed"],
+            None if refinement is None else Refinement.from_dict(refinement),
+        )
         self._checkpoint = Path(config["checkpoint"])
         self._run: TrialRun | None = None
         self._done_rung = -1

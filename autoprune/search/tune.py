@@ -66,6 +66,7 @@ class CampaignSearcher(_Live, Searcher):
         return {
             "number": job.number,
             "knobs": json.dumps(dict(job.knobs)),
+            "refinement": json.dumps(job.refinement and job.refinement.to_dict()),
             "seed": job.seed,
             "checkpoint": str(self.campaign.store.rung_dir(job.number)),
         }

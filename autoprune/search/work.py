@@ -12,12 +12,13 @@ gives a run; then ``TrialRun.rung`` for each rung, with ``save`` and ``load`` ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from autoprune.pruning.layout import Layout
 from autoprune.resources import Resources
 from autoprune.search.space import Space, Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
@@ -28,12 +29,42 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """Where a refined trial starts, and where it got to.
+
+    Attributes:
+        start: layout of its parent; None where the knobs say it.
+        layout: that it was found to have before it was interrupted; None: still to be found.
+    """
+
+    start: Layout | None = None
+    layout: Layout | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values that :meth:`from_dict` reads."""
+        return {
+            field.name: None if (part := getattr(self, field.name)) is None else part.to_dict()
+            for field in fields(self)
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Refinement:
+        """Read it back."""
+        parts = {name: part and Layout.from_dict(part) for name, part in values.items()}
+        return cls(**parts)
+
+
+@dataclass(frozen=True)
 class TrialJob:
-    """One trial to run: its number, a value for every knob, and its seed."""
+    """One trial to run: its number, a value for every knob, and its seed.
+
+    The candidate of a ``refinement`` is not what the knobs decode to, but near it.
+    """
 
     number: int
     knobs: Mapping[str, Value]
     seed: int
+    refinement: Refinement | None = None
 
 
 class Rung(Protocol):

@@ -124,6 +124,8 @@ class TrialRecord(Record):
     recovery: str = ""  # label such as "sft+hidden/full"
     data_fraction: Figure = None  # share of the unique recovery samples, (0, 1]
     knobs: dict[str, Knob] = {}
+    parent: int | None = None  # the trial that a refined one started from; knobs are its own
+    layout: dict[str, tuple[int, ...]] | None = None  # counts a layer, where knobs do not say them
     keep: KeepMap | None = None
     params: int | None = None
     fraction: Figure = None  # share of the whole model's parameters kept

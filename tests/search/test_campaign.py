@@ -38,7 +38,7 @@ class Watch(SearchListener):
 
 
 def campaign(home: Path, listener: SearchListener | None = None, **values: Any) -> Campaign:
-    settings = make_settings({"name": "toy", "home": home, "trials": 12, **values})
+    settings = make_settings({"name": "toy", "home": home, "trials": 12, "refine": 0, **values})
     store = SearchStore(search_dir(home, "toy"))
     store.open(settings)
     study = SearchStudy(

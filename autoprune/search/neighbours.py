@@ -1,0 +1,46 @@
+"""The neighbours of a layout at its own size, in the objective's unit."""
+
+from __future__ import annotations
+
+from autoprune.errors import AutoPruneError
+from autoprune.pruning.knobs import Allocation
+from autoprune.pruning.layout import Layout
+from autoprune.pruning.moves import Frame, moved
+from autoprune.search.decode import DecodeContext
+from autoprune.search.refine import Propose
+from autoprune.search.sizing import ByteSizing, largest, multiple_of
+
+_SPAN = (0.8, 1.1)
+"""Parameters that are tried for a size in bytes, as shares of the start's."""
+
+
+def neighbours(start: Layout, precision: str, context: DecodeContext) -> Propose:
+    """Return the moves that stay at the size of ``start``, and so within the budget.
+
+    In parameters a neighbour is exact within one unit. In bytes each move is made at the
+    parameters that come nearest below the bytes of ``start``; it never has more.
+
+    Args:
+        start: layout that the size is taken of.
+        precision: that its weights are stored in.
+        context: of the search.
+    """
+    spec = context.spec
+    frame = Frame(spec, multiple_of(precision, context.multiple), context.stock)
+    params = spec.params_of(start.shapes)
+    if not context.spans:
+        return lambda layout, seed, moves: moved(frame, layout, params, seed, moves)
+    sizing = ByteSizing(spec, 0, 0, precision, context.max_params, frame.multiple)
+    wanted = sizing.of(start)
+    near = sizing.near(Allocation(stock=context.stock))
+    low, high = round(_SPAN[0] * params), min(round(_SPAN[1] * params), context.max_params)
+
+    def propose(layout: Layout, seed: int, moves: int) -> Layout:
+        found = largest(
+            lambda most: moved(frame, layout, most, seed, moves), sizing.of, low, high, wanted, near
+        )
+        if sizing.of(found) > wanted:
+            raise AutoPruneError(f"no move keeps within {wanted:,} bytes")
+        return found
+
+    return propose
