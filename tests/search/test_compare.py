@@ -1,0 +1,144 @@
+"""Searches beside each other: what is refused, what is paired, what stands once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.confirmed import finished_search
+
+from autoprune.errors import AutoPruneError
+from autoprune.evaluation.retention import paired_difference
+from autoprune.search.compare import Finished, compare_searches, read_finished, shared_sizes
+from autoprune.search.store import SearchStore
+from autoprune.tracking.comparison import Comparison
+
+FOUND = {0.4: 0.6, 0.5: 0.75, 0.6: 0.9}
+BETTER = {0.42: 0.75, 0.5: 0.85, 0.6: 0.93}
+BASE = {"paper-width": (0.6, 0.7), "paper-depth": (0.55, 0.6)}
+
+
+def read(store: SearchStore) -> Finished:
+    summary = store.summary()
+    assert summary is not None
+    return read_finished(store, summary)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Finished], Comparison]:
+    home = tmp_path_factory.mktemp("home")
+    one = read(finished_search(home, "one", FOUND, BASE))
+    two = read(finished_search(home, "two", BETTER, BASE, draw=1, sampler="random", trials=20))
+    return [one, two], compare_searches([one, two])
+
+
+def test_hypervolumes_are_those_of_the_summaries(
+    pair: tuple[list[Finished], Comparison],
+) -> None:
+    searches, found = pair
+    for search, one in zip(searches, found.searches, strict=True):
+        assert one.name == search.store.name
+        assert one.hypervolume.mean == pytest.approx(search.summary.hypervolume)
+        assert one.hypervolume.low < one.hypervolume.mean < one.hypervolume.high
+        assert one.flops == pytest.approx(5e12)
+        assert one.trials == 5
+        assert one.summary.front == search.summary.front
+    first, second = found.searches
+    assert first.gain is None
+    assert second.gain is not None
+    assert second.gain.mean == pytest.approx(second.hypervolume.mean - first.hypervolume.mean)
+    assert second.gain.verdict == "better"
+
+
+def test_each_holds_its_best_point_no_larger(pair: tuple[list[Finished], Comparison]) -> None:
+    searches, found = pair
+    assert [row.share for row in found.sizes] == pytest.approx([0.45, 0.5, 0.55, 0.6])
+    for row in found.sizes:
+        for search, held in zip(searches, row.held, strict=True):
+            assert held.share <= row.share
+            fitting = [p.retention.mean for p in search.summary.front if p.fraction <= row.share]
+            assert held.retention.mean == pytest.approx(max(fitting))
+    last = found.sizes[-1].held
+    scores = [
+        next(c.scores for c in search.confirmed if c.record.trial == held.trial)
+        for search, held in zip(searches, last, strict=True)
+    ]
+    known = paired_difference(scores[1], scores[0], searches[0].dense)
+    assert last[0].gain is None
+    assert last[1].gain is not None
+    assert last[1].gain.mean == pytest.approx(known.mean)
+
+
+def test_baselines_stand_once_and_settings_that_differ_are_said(
+    pair: tuple[list[Finished], Comparison],
+) -> None:
+    _, found = pair
+    assert [p.baseline for p in found.baselines] == ["paper-depth", "paper-width"]
+    assert found.differs == {"--sampler": ("tpe", "random"), "--trials": ("12", "20")}
+    assert found.notes == ()
+    assert len(found.budgets) == 1
+
+
+def test_it_survives_json(pair: tuple[list[Finished], Comparison]) -> None:
+    _, found = pair
+    assert Comparison.from_json(found.to_json()) == found
+
+
+def test_a_run_that_both_share_does_not_differ(tmp_path: Path) -> None:
+    strong = {"uniform": (0.45, 0.95)}
+    one = read(finished_search(tmp_path, "one", FOUND, strong))
+    two = read(finished_search(tmp_path, "two", BETTER, strong, draw=1))
+    found = compare_searches([one, two])
+    for row in found.sizes:
+        gain = row.held[1].gain
+        assert gain is not None
+        assert (gain.mean, gain.low, gain.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"identity": "f" * 16}, "different dense models (embedded, hash 0123456789abcdef;"),
+        ({"tasks": {"digits_read": 0.1}}, "different tasks (digits_read, digits_sum; digits_read)"),
+        ({"objective": "bytes"}, "different objectives (params; bytes)"),
+        ({"images": 200}, "different questions (300 and 200 of task digits_read)"),
+    ],
+    ids=["model", "tasks", "objective", "images"],
+)
+def test_without_a_common_scale_it_is_refused(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    one = read(finished_search(tmp_path, "one", FOUND))
+    other = read(finished_search(tmp_path, "other", FOUND, **changes))  # type: ignore[arg-type]
+    with pytest.raises(AutoPruneError) as refusal:
+        compare_searches([one, other])
+    assert said in str(refusal.value)
+    assert "'one' and 'other'" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_an_earlier_version_left_is_too_little(tmp_path: Path) -> None:
+    store = finished_search(tmp_path, "old", FOUND)
+    (store.directory / "confirm" / "dense.json").unlink()
+    with pytest.raises(AutoPruneError, match=r"--resume old --home .* --trials 4' confirms anew"):
+        read(store)
+    store = finished_search(tmp_path, "gone", FOUND)
+    for path in (store.directory / "confirm").glob("0001-*.json"):
+        path.unlink()
+    with pytest.raises(AutoPruneError, match="answers of trial 1 of search 'gone'"):
+        read(store)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sizes"),
+    [
+        (0.36, 0.6, [0.4, 0.45, 0.5, 0.55, 0.6]),
+        (0.37, 0.58, [0.4, 0.45, 0.5, 0.55, 0.58]),
+        (0.51, 0.53, [0.53]),
+        (0.1, 0.9, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        (0.6, 0.6, [0.6]),
+        (0.7, 0.6, []),
+    ],
+)
+def test_shared_sizes(low: float, high: float, sizes: list[float]) -> None:
+    assert shared_sizes(low, high) == pytest.approx(sizes)
