@@ -113,7 +113,7 @@ def describe_trial(record: TrialRecord) -> str:
     """Return one line on a trial."""
     parts = [f"trial {record.trial} {record.state}"]
     if record.origin != "sampler":
-        parts[0] += f" ({record.origin})"
+        parts[0] += f" ({record.origin}{'' if record.parent is None else f' of {record.parent}'})"
     if record.fraction is not None and record.params is not None:
         parts.append(f"{params_text(record.params)} params, {record.fraction:.1%} of the whole")
         if record.bytes is not None and record.precision not in ("", "float32", "bfloat16"):

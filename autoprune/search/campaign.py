@@ -102,17 +102,20 @@ class Campaign:
         )
 
     def refining(self) -> bool:
-        """Say whether the last part of the trials, or of the time, has begun."""
+        """Say whether the last part has begun: of the trials, of the time, or of what pays."""
         settings = self.settings
-        left = settings.trials - len(self.records)
-        if left <= refined_trials(settings.trials, settings.refine):
-            return settings.refine > 0
-        hours = settings.max_hours
-        return (
-            hours is not None
-            and settings.refine > 0
-            and self.seconds() >= 3600 * hours * (1 - settings.refine)
-        )
+        share, hours = settings.refine, settings.max_hours
+        if not share:
+            return False
+        if settings.trials - len(self.records) <= refined_trials(settings.trials, share):
+            return True
+        late = hours is not None and self.seconds() >= 3600 * hours * (1 - share)
+        return late or self.exhausted()
+
+    def _refined(self) -> bool:
+        """Say whether refinement has had its share of the trials launched so far."""
+        refined = sum(record.origin == REFINE for record in self.records.values())
+        return refined >= refined_trials(len(self.records), self.settings.refine)
 
     def _parent(self) -> TrialRecord | None:
         front = self.front()
@@ -137,7 +140,7 @@ class Campaign:
         states = [record.state for record in self.records.values()]
         if states.count("failed") >= GIVE_UP and not {"complete", "stopped"} & set(states):
             return f"{states.count('failed')} trials failed, and none did not"
-        if self.exhausted():
+        if self.exhausted() and self._refined():
             return (
                 f"--patience {settings.patience:g}: another hour of sampling was expected to add "
                 f"{(self.expected_gain() or 0.0) / POINT:.2g} points of hypervolume"

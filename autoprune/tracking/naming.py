@@ -26,6 +26,7 @@ def trial_params(record: TrialRecord) -> dict[str, str]:
         "data_fraction": record.data_fraction,
         "fraction": _rounded(record.fraction),
         "origin": record.origin,
+        "parent": record.parent,
         "precision": record.precision or None,
         "recovery": record.recovery or None,
         "seed": record.seed,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pruning.test_allocation import make_scores, make_spec
-from test_campaign import campaign, run_trial
+from test_campaign import campaign, fields, run_trial
 
 from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
@@ -199,6 +199,23 @@ def test_the_last_share_of_the_trials_starts_from_the_front(
     told = {t.user_attrs["trial"] for t in c.study.trials()}
     assert not told & {job.number for job in jobs if job.refinement is not None}
     assert len(c.study.predictor.finished) == 12  # it may learn from all
+
+
+def test_where_sampling_no_longer_pays_refinement_begins(tmp_path: Path) -> None:
+    c = campaign(tmp_path, trials=400, refine=0.25, patience=1.0, workers=1)
+    while (job := c.next_job()) is not None:
+        for rung in range(3):
+            slow = {**fields(job, rung), "stage_seconds": {"recover": 300.0}}
+            if not c.arrived(job.number, slow):
+                c.stopped(job.number)
+                break
+        else:
+            c.finished(job.number)
+    assert c.why().startswith("--patience 1")
+    origins = [record.origin for record in c.records.values()]
+    assert len(origins) < 200
+    assert origins.count("refine") == refined_trials(len(origins), 0.25)
+    assert set(origins[-origins.count("refine") :]) == {"refine"}
 
 
 def test_without_a_front_the_sampler_is_asked(tmp_path: Path) -> None:
