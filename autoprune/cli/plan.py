@@ -44,8 +44,10 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     from autoprune.pruning.allocation import reachable
     from autoprune.pruning.knobs import Allocation
     from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
+    from autoprune.search.grid import cells
     from autoprune.search.preflight import preflight
-    from autoprune.search.problem import preparation
+    from autoprune.search.problem import narrow_for, preparation
+    from autoprune.search.samplers import SAMPLERS
     from autoprune.search.sizes import channel_multiple, read_sizes
     from autoprune.search.space import load_space, with_precisions
     from autoprune.search.store import SearchStore, search_dir
@@ -60,7 +62,11 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     sizes = read_sizes(settings, dense.spec, precision)
     spec = dense.spec
     space = store.space() if store.exists() else load_space(settings.space)
-    space = with_precisions(space, settings.precisions)
+    narrowed = narrow_for(settings, with_precisions(space, settings.precisions), dense)
+    space = narrowed.space
+    if SAMPLERS[settings.sampler].walks:
+        trials = min(settings.trials, len(cells(space)))
+        settings = settings.model_copy(update={"trials": trials})
     wanted = preparation(settings)
     unread = [name for name in dense.lacks if name != "weights"]
     expected = None
@@ -96,6 +102,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
         "forecast": None if expected is None else {**asdict(expected), "seconds": expected.seconds},
         "memory": asdict(held),
+        "space": {"sampled": list(space.distributions()), "notes": list(narrowed.notes)},
         "unknown": _unknown(dense.lacks),
         "settings": settings.model_dump(mode="json"),
     }
@@ -158,6 +165,10 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         "confirmation": f"up to {settings['confirm_points']} points, "
         f"{settings['confirm_seeds']} seeds each",
     }
+    rows["knobs"] = ", ".join(plan["space"]["sampled"])
+    for note in plan["space"]["notes"]:
+        what, _, which = note.partition(": ")
+        rows[what] = "; ".join(filter(None, (rows.get(what), which)))
     held = plan["memory"]
     rows["memory"] = (
         f"about {size_on_disk(held['importance'])} to measure importance, "

@@ -44,6 +44,10 @@ def search(
         bool | None,
         setting("early_stopping", HOW, option="--early-stopping/--no-early-stopping"),
     ] = None,
+    warm_baselines: Annotated[
+        bool | None, setting("warm_baselines", HOW, option="--baselines/--no-baselines")
+    ] = None,
+    warm_start: Annotated[list[str] | None, setting("warm_start", HOW, metavar="NAME")] = None,
     seed: Annotated[int | None, setting("seed", HOW)] = None,
     data_fraction: Annotated[float | None, setting("data_fraction", TRIAL)] = None,
     max_recovery_samples: Annotated[int | None, setting("max_recovery_samples", TRIAL)] = None,

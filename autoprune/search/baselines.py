@@ -1,17 +1,23 @@
-"""What every search tries first: the study's recommended configurations and plain uniform cuts.
+"""What every search tries first: the study's configurations, uniform cuts, and our own starts.
 
 They are ordinary points of the knob space, at the budget and half way below it, so that the
 search starts from what is known and cannot end below it on its own objective. The recovery is
 the study's: SFT with hidden-state distillation at equal weights on LoRA and projector, 5 % of
 the data up to half of the backbone removed and all of it beyond (arXiv 2604.24380).
+
+Starting points are where AutoPrune itself has found good models: uniform cuts that lean on the
+MLPs, recovered in full scope on all data. They count as found by the search, not as baselines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from autoprune.search.space import Range, Space, Value
+from autoprune.search.samplers import SAMPLERS
+from autoprune.search.settings import SearchSettings
+from autoprune.search.space import KNOBS, Range, Space, Value
 from autoprune.search.work import Baseline
+from autoprune.tracking.records import START
 
 _RECOVERY: dict[str, Value] = {
     "recovery": "sft+hidden",
@@ -29,6 +35,9 @@ _UNIFORM: dict[str, Value] = {
     "protect_last": 0,
     "contiguous": False,
     "window": False,
+    "depth_unit": "layer",
+    "head_unit": "group",
+    "rescore": "once",
     "criterion": "weight_taylor",
     "text_weight": 0.5,
 }
@@ -48,12 +57,42 @@ _PLACES: tuple[tuple[str, float], ...] = (
     ("paper-depth", 0.5),
     ("uniform-width", 0.5),
 )
+_STARTS: dict[str, tuple[float, dict[str, Value]]] = {
+    f"{START}keep-heads": (0.75, {"axis": "width", "attention_share": 0.2}),
+    f"{START}keep-heads-small": (0.25, {"axis": "width", "attention_share": 0.2}),
+}
+_OWN_RECOVERY: dict[str, Value] = {**_RECOVERY, "scope": "full", "data_fraction": 1.0}
 LOW_DATA, ALL_DATA, TIPPING = 0.05, 1.0, 0.5
 
 
 def room(trials: int) -> int:
     """Return how many of a search's trials baselines may take: a sixth, at least one."""
     return max(1, trials // 6)
+
+
+def known(
+    space: Space, removed_at: Callable[[float], float], settings: SearchSettings
+) -> list[Baseline]:
+    """Return what a search enqueues: baselines first, then starting points of our own.
+
+    A walk over a grid has its cells, a search with ``--no-baselines`` the sampler alone, and one
+    with a warm start better starting points than these.
+    """
+    if not settings.warm_baselines or SAMPLERS[settings.sampler].walks:
+        return []
+    first = baselines(space, removed_at, room(settings.trials))
+    return first if settings.warm_start else [*first, *starts(space, settings.trials // 12)]
+
+
+def starts(space: Space, limit: int) -> list[Baseline]:
+    """Return AutoPrune's own starting points that ``space`` holds, no more than ``limit``."""
+    found = []
+    for name, (size, cut) in _STARTS.items():
+        knobs = _first_precision(space, {**_UNIFORM, **_OWN_RECOVERY, **cut, "size": size})
+        if _holds(space, knobs):
+            sampled = {k: v for k, v in knobs.items() if k in space.distributions()}
+            found.append(Baseline(name, sampled))
+    return found[:limit]
 
 
 def baselines(space: Space, removed_at: Callable[[float], float], limit: int) -> list[Baseline]:
@@ -66,20 +105,25 @@ def baselines(space: Space, removed_at: Callable[[float], float], limit: int) ->
         limit: no more than this many.
     """
     found = []
-    precisions = space.knobs.get("precision")
     for name, size in _PLACES:
         data = LOW_DATA if removed_at(size) <= TIPPING else ALL_DATA
         knobs = {**_UNIFORM, **_RECOVERY, **_CUTS[name], "size": size, "data_fraction": data}
-        if precisions is not None:
-            knobs["precision"] = precisions.values()[0]
+        knobs = _first_precision(space, knobs)
         if _holds(space, knobs):
             sampled = {k: v for k, v in knobs.items() if k in space.distributions()}
             found.append(Baseline(name if size == 1.0 else f"{name}-half", sampled))
     return found[:limit]
 
 
+def _first_precision(space: Space, knobs: Mapping[str, Value]) -> dict[str, Value]:
+    precisions = space.knobs.get("precision")
+    return {**knobs, **({"precision": precisions.values()[0]} if precisions else {})}
+
+
 def _holds(space: Space, knobs: Mapping[str, Value]) -> bool:
     """Whether the space can set every knob to exactly this value."""
+    if any(KNOBS[name].default is None for name in space.knobs):
+        return False  # sizes or ratios of its own, which these configurations do not say
     fixed = space.complete({})
     sampled = space.distributions()
     for name, value in knobs.items():

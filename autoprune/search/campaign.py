@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -88,9 +89,10 @@ class Campaign:
         if self.over():
             return None
         number = max(self.records, default=-1) + 1
-        tried = {record.origin for record in self.records.values()}
-        for baseline in self.baselines:
-            if baseline.name not in tried:
+        tried = Counter(record.origin for record in self.records.values())
+        for baseline in self.baselines:  # names can repeat: all warm points are called so
+            tried[baseline.name] -= 1
+            if tried[baseline.name] < 0:
                 knobs = self.space.complete(baseline.knobs)
                 self.study.enqueue(number, knobs, baseline.name)
                 return self._launch(self._new(number, knobs, baseline.name))

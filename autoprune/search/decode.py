@@ -20,7 +20,7 @@ from autoprune.pruning.scores import Importance, UnitScores, scores
 from autoprune.recovery.guidance import default_learning_rate
 from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
 from autoprune.search.sizing import ByteSizing, ParamSizing, Sizing, multiple_of
-from autoprune.search.space import Value
+from autoprune.search.space import PROJECTOR_SFT, RATIOS, Value
 
 _ALL = (0.0, 1.0)
 _LEAST_SHARE = 0.02  # of a width cut, for attention or MLPs that the knobs would leave alone
@@ -87,6 +87,15 @@ def _sizing(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
     """Return the target size: the knob ``size`` spans the sizes that the precision allows."""
     precision = _precision(knobs, context)
     multiple = multiple_of(precision, context.multiple)
+    if "backbone_removed" in knobs:
+        spec, high = context.spec, context.max_params
+        target = spec.total_params - round(float(knobs["backbone_removed"]) * spec.backbone_params)
+        if target > high:
+            raise AutoPruneError(
+                f"{knobs['backbone_removed']:g} of the backbone removed leaves {target:,} "
+                f"parameters, above the budget of {high:,}; remove more, or ask for a larger budget"
+            )
+        return ParamSizing(spec, target, high, multiple)
     if not context.spans:
         low, high = context.min_params, context.max_params
         target = round(low + float(knobs["size"]) * (high - low))
@@ -112,6 +121,7 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) ->
         mlp_window=windows.mlp_window,
         protect_first=int(knobs["protect_first"]),
         protect_last=int(knobs["protect_last"]),
+        layer_ratios=_ratios(knobs),
         stock=context.stock,
     )
     importance = unit_scores(knobs, context)
@@ -134,6 +144,11 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) ->
             f"budget of {sizing.most:,}; use another space or a larger budget"
         )
     return best
+
+
+def _ratios(knobs: Mapping[str, Value]) -> tuple[float, ...] | None:
+    # A ratio of 1 would leave its layers whole, and with all at 1 no size could be met.
+    return tuple(min(float(knobs[name]), 0.99) for name in RATIOS if name in knobs) or None
 
 
 def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
@@ -164,10 +179,11 @@ def _relaxed(allocation: Allocation) -> Iterator[Allocation]:
 
 
 def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) -> RecoveryRecipe:
-    losses = str(knobs["recovery"]).split("+")
+    projector = knobs["recovery"] == PROJECTOR_SFT
+    losses = ["sft"] if projector else str(knobs["recovery"]).split("+")
     passes = max(1, round(float(knobs["passes"]) * context.max_recovery_samples))
     wanted = context.data_fraction or float(knobs["data_fraction"])
-    scope = "none" if losses == ["none"] else str(knobs["scope"])
+    scope = "none" if losses == ["none"] else "projector" if projector else str(knobs["scope"])
     weights = _weights(losses, float(knobs["distill_weight"]))
     return RecoveryRecipe(
         sft=weights["sft"],

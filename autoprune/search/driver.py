@@ -15,13 +15,15 @@ from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.search.assets import Parcel, pack
 from autoprune.search.campaign import Campaign
 from autoprune.search.failures import ran_out_of_memory
+from autoprune.search.grid import cells
 from autoprune.search.listener import SearchListener
+from autoprune.search.narrow import Narrowed
 from autoprune.search.pool import WorkerPool
 from autoprune.search.preflight import preflight
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.session import RaySession, check_address, resources_of
 from autoprune.search.settings import SearchSettings
-from autoprune.search.space import Space, with_precisions
+from autoprune.search.space import Space, load_space, with_precisions
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy, open_storage
 from autoprune.search.tracked import tracked
@@ -57,8 +59,9 @@ def run_search(
     fresh = not store.exists()
     if fresh and problem is None:
         preflight(settings)
+    problem = problem or _pipeline()
+    settings = _walked(settings, store, problem)
     store.open(settings)
-    space = with_precisions(store.space(), settings.precisions)
     with store.lock():
         summary = store.summary()
         if summary is not None and not _grows(settings, store):
@@ -68,7 +71,7 @@ def run_search(
             check_address(settings.ray_address)
             if tracking:
                 check_tracking(settings.tracking_uri or default_uri(settings.home))
-            return _run(settings, space, store, listener, problem or _pipeline(), tracking)
+            return _run(settings, store, listener, problem, tracking)
         except AutoPruneError as error:
             if fresh and error.exit_code == AutoPruneError.exit_code and not store.records():
                 shutil.rmtree(store.directory, ignore_errors=True)
@@ -86,14 +89,35 @@ def _pipeline() -> Problem:
     return PipelineProblem()
 
 
+def _walked(settings: SearchSettings, store: SearchStore, problem: Problem) -> SearchSettings:
+    """Return settings in which a walk has no more trials than there are cells on this model."""
+    if not SAMPLERS[settings.sampler].walks:
+        return settings
+    try:
+        most = len(cells(_narrowed(settings, store, problem).space))
+    except AutoPruneError:
+        if store.exists() and store.summary() is not None:
+            return settings  # its front can be shown without its model
+        raise
+    return settings.model_copy(update={"trials": min(settings.trials, most)})
+
+
+def _narrowed(settings: SearchSettings, store: SearchStore, problem: Problem) -> Narrowed:
+    space = store.space() if store.exists() else load_space(settings.space)
+    return problem.narrow(settings, with_precisions(space, settings.precisions))
+
+
 def _run(
     settings: SearchSettings,
-    space: Space,
     store: SearchStore,
     listener: SearchListener,
     problem: Problem,
     tracking: bool,
 ) -> SearchSummary:
+    narrowed = _narrowed(settings, store, problem)
+    space = narrowed.space
+    for note in narrowed.notes:
+        listener.on_stage(note)
     with _Interrupt(store.typed) as interrupt, RaySession(settings) as session:
 
         def on_stage(text: str) -> None:
@@ -136,6 +160,7 @@ def _study(settings: SearchSettings, space: Space, store: SearchStore) -> Search
         settings.seed,
         settings.trials,
         settings.objective,
+        cells(space) if SAMPLERS[settings.sampler].walks else (),
     )
 
 

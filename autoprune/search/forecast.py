@@ -26,9 +26,10 @@ from autoprune.pipeline.prepare import (
 )
 from autoprune.pruning.footprint import importance_peak, rows_within, surgery_peak
 from autoprune.resources import Resources
-from autoprune.search.baselines import baselines, room
+from autoprune.search.baselines import known
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
+from autoprune.tracking.records import START
 from autoprune.zoo import SPLITS, load_split
 
 START_SECONDS = 12.0
@@ -157,7 +158,8 @@ def forecast(
     trial = recover + rungs * proxy + (rungs - 1) * score(kept, images["search"])
     if settings.early_stopping and rungs > 2:
         trial *= 1 - SAVED_BY_STOPPING
-    beside = len(baselines(space, lambda size: 0.5, room(settings.trials)))
+    first = known(space, lambda size: 0.5, settings)
+    beside = sum(not baseline.name.startswith(START) for baseline in first)
     points = min(settings.confirm_points, settings.trials) + beside
     runs = points * settings.confirm_seeds
     prepare = START_SECONDS

@@ -12,14 +12,17 @@ import numpy as np
 
 from autoprune.cost.bytes import dense_bytes
 from autoprune.evaluation.tasks import resolve_tasks
+from autoprune.models.families import wrapper_of
+from autoprune.models.loading import Inspected
 from autoprune.models.precision import PRECISIONS, precision_beside
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import Preparation, inspect, prepare, working_precision
 from autoprune.resources import Resources
-from autoprune.search.baselines import baselines, room
+from autoprune.search.baselines import known
 from autoprune.search.bench import TrialWork
 from autoprune.search.decode import DecodeContext
 from autoprune.search.finish import Ending, finish
+from autoprune.search.narrow import Narrowed, narrow
 from autoprune.search.settings import SearchSettings
 from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
 from autoprune.search.space import Space
@@ -43,6 +46,12 @@ def preparation(settings: SearchSettings) -> Preparation:
     )
 
 
+def narrow_for(settings: SearchSettings, space: Space, dense: Inspected) -> Narrowed:
+    """Return the space that is worth sampling on a model that was inspected."""
+    vision = wrapper_of(dense.config).projector is not None
+    return narrow(space, settings, dense.spec, working_precision(dense), vision)
+
+
 class PipelineProblem:
     """The default :class:`~autoprune.search.work.Problem`."""
 
@@ -50,6 +59,10 @@ class PipelineProblem:
     def modules(self) -> Sequence[str]:
         """Modules that workers import while the driver prepares."""
         return ("autoprune.search.bench", "autoprune.evaluation.harness", "peft")
+
+    def narrow(self, settings: SearchSettings, space: Space) -> Narrowed:
+        """Return the space without knobs that have no effect on the model."""
+        return narrow_for(settings, space, inspect(settings.model))
 
     def prepare(
         self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]
@@ -107,8 +120,8 @@ class PreparedSearch:
 
     @property
     def baselines(self) -> Sequence[Baseline]:
-        """The study's recommendations and uniform cuts, as far as there is room for them."""
-        return baselines(self.space, self._removed_at, room(self.settings.trials))
+        """The study's recommendations and uniform cuts, then starting points of our own."""
+        return known(self.space, self._removed_at, self.settings)
 
     def _removed_at(self, size: float) -> float:
         """Return the share of the backbone removed at a value of the knob ``size``."""

@@ -23,10 +23,12 @@ class Sampler:
         build: makes the Optuna sampler for a seed and a number of trials in all.
         slow: a suggestion takes so long (about half a second) that it is asked for one trial
             ahead, while the workers are busy.
+        walks: it goes through a list of configurations (see ``narrow.cells``); nothing is built.
     """
 
     build: Callable[[int, int], BaseSampler]
     slow: bool = False
+    walks: bool = False
 
 
 def _tpe(seed: int, trials: int) -> BaseSampler:
@@ -63,6 +65,7 @@ SAMPLERS: dict[str, Sampler] = {
     "gp": Sampler(_gp, slow=True),
     "nsga2": Sampler(_nsga2),
     "random": Sampler(_random),
+    "grid": Sampler(_random, walks=True),
 }
 """Every sampler that ``--sampler`` takes."""
 

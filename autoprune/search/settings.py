@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from autoprune.cost.budget import BYTES
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
+from autoprune.search.grid import cells
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.space import load_space
 
@@ -38,7 +39,17 @@ nor how a trial is scored."""
 SPACE_OF = {"any": "hybrid", "stock": "stock"}
 """The space that each class of deployability is searched in, unless another is named."""
 
-LATER = frozenset({"deployable", "multiple", "quantize", "objective", "refine"})
+LATER = frozenset(
+    {
+        "deployable",
+        "multiple",
+        "quantize",
+        "objective",
+        "refine",
+        "warm_start",
+        "warm_baselines",
+    }
+)
 """Settings that searches of earlier versions do not know. At its default such a setting is not
 part of a search's identity, so that those searches can be resumed."""
 
@@ -93,8 +104,10 @@ class SearchSettings(BaseModel):
         description="Knob space: a name (see 'autoprune spaces') or file; by default hybrid, or "
         "stock for --deployable stock.",
     )
-    sampler: str = Field("tpe", description="What proposes trials: tpe, gp, nsga2 or random.")
-    trials: int = Field(24, description="Number of trials in all.")
+    sampler: str = Field("tpe", description="What proposes trials: tpe, gp, nsga2, random or grid.")
+    trials: int = Field(
+        24, description="Number of trials in all; by default of grid, every configuration."
+    )
     refine: float = Field(
         0.25,
         description="Share of the trials, the last ones, that start from the front's members; "
@@ -138,6 +151,12 @@ class SearchSettings(BaseModel):
     )
     confirm_seeds: int = Field(3, description="Times that each front member is run again.")
     confirm_points: int = Field(6, description="Most front members that are confirmed.")
+    warm_baselines: bool = Field(
+        True, description="Try the study's configurations and other known ones first."
+    )
+    warm_start: tuple[str, ...] = Field(
+        (), description="Learn from this earlier search on the same model; may be repeated."
+    )
     early_stopping: bool = Field(True, description="Stop trials that others dominate.")
     keep: bool = Field(True, description="Keep the recovered weights of the front's members.")
 
@@ -228,6 +247,19 @@ class SearchSettings(BaseModel):
             )
         return {**data, "objective": "bytes"}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _walk_all(cls, data: Any) -> Any:
+        """A walk has as many trials as the space has cells, unless it is to end before."""
+        if not isinstance(data, Mapping):
+            return data
+        sampler = SAMPLERS.get(data.get("sampler", ""))
+        if sampler is None or not sampler.walks:
+            return data
+        usual = SPACE_OF.get(data.get("deployable", "any"), "hybrid")
+        walk = {"trials": len(cells(load_space(data.get("space") or usual))), "refine": 0.0}
+        return {**walk, **data}
+
     @field_validator("sampler")
     @classmethod
     def _known_sampler(cls, value: str) -> str:
@@ -299,7 +331,8 @@ def default_of(field: str) -> Any:
 def flag(field: str) -> str:
     """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
     # The one option that is given once a value.
-    return "--" + {"budgets": "budget"}.get(field, field.replace("_", "-"))
+    names = {"budgets": "budget", "warm_baselines": "baselines"}
+    return "--" + names.get(field, field.replace("_", "-"))
 
 
 def make_settings(values: Mapping[str, Any]) -> SearchSettings:

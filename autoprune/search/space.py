@@ -26,10 +26,13 @@ Value = float | int | str | bool
 
 @dataclass(frozen=True)
 class Knob:
-    """What a knob means, its default, and its legal values: numbers in bounds, or names."""
+    """What a knob means, its default, and its legal values: numbers in bounds, or names.
+
+    Without a default it is a knob that only the spaces which name it have.
+    """
 
     meaning: str
-    default: Value
+    default: Value | None
     low: float = -math.inf
     high: float = math.inf
     names: tuple[Value, ...] = ()
@@ -51,8 +54,18 @@ class Knob:
         return None
 
 
+GROUPS = 16
+"""Runs of layers that can have a keep ratio of their own, at most."""
+
+RATIOS = tuple(f"ratio_{place}" for place in range(1, GROUPS + 1))
+"""Knobs of the keep ratios, from the first run of layers to the last."""
+
+PROJECTOR_SFT = "projector_sft"
+"""A recovery that names its scope: SFT of the projector alone, whatever the scope says."""
+
 KNOBS: dict[str, Knob] = {
     "size": Knob("target size: 0 the smallest of the search, 1 the budget", 1.0, 0, 1),
+    "backbone_removed": Knob("share of the backbone removed, in place of size", None, 0, 1),
     "axis": Knob("what is cut", "hybrid", names=("width", "depth", "hybrid")),
     "depth_share": Knob("share of a hybrid cut taken by depth", 0.5, 0, 1),
     "depth_unit": Knob("what depth removes", "layer", names=("layer", "sublayer")),
@@ -77,6 +90,15 @@ KNOBS: dict[str, Knob] = {
         names=("taylor", "weight_taylor", "activation", "magnitude"),
     ),
     "text_weight": Knob("importance by text (1) or image tokens (0)", 0.5, 0, 1),
+    "rescore": Knob(
+        "importance measured once, or again after each tenth of the cut",
+        "once",
+        names=("once", "tenths"),
+    ),
+    **{
+        name: Knob(f"keep ratio of run {place} of the layers, beside the others", None, 0.01, 1)
+        for place, name in enumerate(RATIOS, 1)
+    },
     "recovery": Knob(
         "losses of the recovery",
         "sft+hidden",
@@ -91,6 +113,7 @@ KNOBS: dict[str, Knob] = {
             "sft+hidden",
             "kl+hidden",
             "sft+reverse_kl+hidden",
+            PROJECTOR_SFT,
         ),
     ),
     "distill_weight": Knob("share of the distillation losses in a mix with SFT", 0.5, 0, 1),
@@ -191,6 +214,11 @@ class Space(_Strict):
             for value in domain.values():
                 if problem := knob.check(value):
                     raise ValueError(f"knob {name!r}: {problem}")
+        if {"size", "backbone_removed"} <= set(self.knobs):
+            raise ValueError("knob 'backbone_removed' takes the place of 'size': leave one out")
+        named = [name for name in RATIOS if name in self.knobs]
+        if named != list(RATIOS[: len(named)]):
+            raise ValueError(f"knobs {named} leave a run of layers out: number them from ratio_1")
         if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] != 0 or self.rungs[-1] != 1:
             raise ValueError(f"rungs must rise from 0 to 1, not {list(self.rungs)}")
         return self
@@ -206,10 +234,14 @@ class Space(_Strict):
     def complete(self, sampled: Mapping[str, Value]) -> dict[str, Value]:
         """Return a value for every knob: the sampled, the space's fixed, or the default.
 
+        Knobs without a default are there where the space or ``sampled`` has them.
+
         Raises:
             AutoPruneError: for a knob or value that no space may hold.
         """
-        knobs: dict[str, Value] = {name: knob.default for name, knob in KNOBS.items()}
+        knobs: dict[str, Value] = {
+            name: knob.default for name, knob in KNOBS.items() if knob.default is not None
+        }
         for name, domain in self.knobs.items():
             if len(domain.values()) == 1:
                 knobs[name] = domain.values()[0]
@@ -226,8 +258,12 @@ def with_precisions(space: Space, precisions: Sequence[str]) -> Space:
     """Return a space in which the finished weights have one of ``precisions``."""
     if tuple(precisions) == (KNOBS["precision"].default,):
         return space
-    knobs = {**space.knobs, "precision": Choice(choices=tuple(precisions))}
-    return space.model_copy(update={"knobs": knobs})
+    return with_knobs(space, {"precision": Choice(choices=tuple(precisions))})
+
+
+def with_knobs(space: Space, knobs: Mapping[str, Range | Choice]) -> Space:
+    """Return a space in which some knobs have other domains."""
+    return space.model_copy(update={"knobs": {**space.knobs, **knobs}})
 
 
 def parse_space(text: str, name: str) -> Space:

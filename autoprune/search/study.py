@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class SearchStudy:
         seed: of the search.
         trials: of the search in all.
         objective: the unit of sizes, ``params`` or ``bytes``.
+        cells: the configurations that a sampler which walks goes through, by trial number.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class SearchStudy:
         seed: int,
         trials: int,
         objective: str = "params",
+        cells: Sequence[Mapping[str, Value]] = (),
     ) -> None:
         import optuna
 
@@ -62,6 +64,7 @@ class SearchStudy:
         self.predictor = Predictor()
         self._sampler, self._seed, self._trials = sampler, seed, trials
         self._objective = objective
+        self._cells = cells
         self._deferred: dict[int, tuple[float, int, float]] = {}
         self._study: optuna.Study = optuna.create_study(
             storage=storage,
@@ -79,6 +82,9 @@ class SearchStudy:
 
     def ask(self, number: int) -> dict[str, Value]:
         """Return the sampler's knobs for trial ``number``."""
+        if self._cells:
+            self.enqueue(number, self._cells[number], "sampler")
+            return dict(self._cells[number])
         self._study.sampler = make_sampler(
             self._sampler, derived_seed(self._seed, number), self._trials
         )

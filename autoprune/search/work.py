@@ -24,6 +24,7 @@ from autoprune.search.space import Space, Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 if TYPE_CHECKING:
+    from autoprune.search.narrow import Narrowed
     from autoprune.search.settings import SearchSettings
     from autoprune.search.store import SearchStore
 
@@ -195,6 +196,13 @@ class Prepared(Protocol):
 
 class Problem(Protocol):
     """What can be searched."""
+
+    def narrow(self, settings: SearchSettings, space: Space) -> Narrowed:
+        """Return the space without knobs that have no effect here; by the model's files alone.
+
+        Raises:
+            AutoPruneError: for a space that does not fit the model.
+        """
 
     def prepare(
         self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]

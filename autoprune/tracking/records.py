@@ -28,6 +28,9 @@ OWN = ("sampler", "refine", "warm")
 """Origins of trials that a search found itself: drawn by the sampler, moved a little from a front
 member, or taken over from the front of an earlier search."""
 
+START = "start-"
+"""Begins the origins of AutoPrune's own starting points: tried first, and no baselines either."""
+
 State = Literal["running", "complete", "stopped", "failed"]
 Knob = bool | int | float | str | None
 Objective = Literal["params", "bytes"]
@@ -153,7 +156,7 @@ class TrialRecord(Record):
     @property
     def baseline(self) -> str | None:
         """Name of the baseline that it runs, or None for what the search found itself."""
-        return None if self.origin in OWN else self.origin
+        return None if self.origin in OWN or self.origin.startswith(START) else self.origin
 
 
 def share_in(item: TrialRecord | FrontPoint, objective: str) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.search.front import nondominated
+from autoprune.search.narrow import Narrowed
 from autoprune.search.pool import Failure, WorkerPool
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
@@ -184,6 +185,9 @@ class ToyPrepared:
 class ToyProblem:
     work: ToyWork = field(default_factory=ToyWork)
     prepared: Callable[[ToyWork], ToyPrepared] = ToyPrepared
+
+    def narrow(self, settings: SearchSettings, space: Space) -> Narrowed:
+        return Narrowed(space)
 
     def prepare(
         self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]

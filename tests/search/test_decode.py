@@ -21,7 +21,7 @@ from autoprune.pruning.scores import Importance, scores
 from autoprune.search.baselines import baselines
 from autoprune.search.decode import DecodeContext, decode
 from autoprune.search.sizing import ByteSizing, multiple_of
-from autoprune.search.space import KNOBS, Value, list_spaces, load_space, with_precisions
+from autoprune.search.space import KNOBS, RATIOS, Value, list_spaces, load_space, with_precisions
 
 LAYERS, GROUPS, CHANNELS = 8, 4, 48
 SPEC = BackboneSpec(
@@ -89,7 +89,13 @@ def any_knobs() -> st.SearchStrategy[dict[str, Value]]:
             return st.integers(int(max(low, 0)), int(high))
         return st.floats(low, high)
 
-    return st.fixed_dictionaries({name: values(name) for name in KNOBS if name != "lora_rank"})
+    def runs(count: int) -> st.SearchStrategy[dict[str, Value]]:
+        return st.fixed_dictionaries({name: values(name) for name in RATIOS[:count]})
+
+    usual = [n for n, k in KNOBS.items() if n != "lora_rank" and k.default is not None]
+    ratios = st.one_of(st.just({}), st.sampled_from([2, 4, 16]).flatmap(runs))
+    fixed = st.fixed_dictionaries({name: values(name) for name in usual})
+    return st.builds(lambda a, b: {**a, **b}, fixed, ratios)
 
 
 def spans(share: float) -> dict[str, tuple[int, int]]:

@@ -81,8 +81,15 @@ def test_bytes_are_the_objective_where_the_backbone_is_quantised() -> None:
 def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
     """So that a search of an earlier version keeps its name, and can be resumed."""
     assert field not in make_settings({}).fixed()
-    values = {"quantize": ("int8",), "objective": "bytes", "deployable": "stock", "multiple": 8}
-    values["refine"] = 0.5
+    values = {
+        "quantize": ("int8",),
+        "objective": "bytes",
+        "deployable": "stock",
+        "multiple": 8,
+        "refine": 0.5,
+        "warm_baselines": False,
+        "warm_start": ("a",),
+    }
     assert make_settings({field: values[field]}).identity() != make_settings({}).identity()
 
 
