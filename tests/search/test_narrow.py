@@ -98,7 +98,8 @@ def test_the_studys_grid_is_walked_whole() -> None:
     found = [space.complete(cell) for cell in cells(space)]
     assert len(found) == 2 * 4 * (1 + 8 * 3)
     assert make_settings({"space": "paper", "sampler": "grid"}).trials == len(found)
-    assert make_settings({"space": "paper", "sampler": "grid", "trials": 7}).trials == 7
+    seven = make_settings({"space": "paper", "sampler": "grid", "trials": 7})
+    assert (seven.trials, seven.refine) == (7, 0.0)
     trained = {
         (k["axis"], k["backbone_removed"], k["recovery"], k["data_fraction"])
         for k in found
