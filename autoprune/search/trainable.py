@@ -91,7 +91,7 @@ class Trial(tune.Trainable):
         share = rungs[index]
         last = index == len(rungs) - 1
         measured = self._run.rung(share, share > 0 or last)
-        fields = {**self._run.describe(), **_fields(measured), "rung": index, "fidelity": share}
+        fields = {**self._run.describe(), **fields_of(measured), "rung": index, "fidelity": share}
         _check_finite(fields, index, share, last)
         self._done_rung = index
         self._unsaved = share > 0 and not last
@@ -129,7 +129,8 @@ class Trial(tune.Trainable):
         """Nothing; see ``save_checkpoint``."""
 
 
-def _fields(measured: Rung) -> dict[str, Any]:
+def fields_of(measured: Rung) -> dict[str, Any]:
+    """Return what a rung measured as fields of ``TrialRecord``, plain JSON values."""
     fields: dict[str, Any] = {
         "stage_seconds": dict(measured.seconds),
         "flops": float(measured.flops),

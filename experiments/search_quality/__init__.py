@@ -1,0 +1,1 @@
+"""Does the search find more than random search, a grid and a rule, for the same cost?"""
