@@ -52,6 +52,7 @@ def search(
     data_fraction: Annotated[float | None, setting("data_fraction", TRIAL)] = None,
     max_recovery_samples: Annotated[int | None, setting("max_recovery_samples", TRIAL)] = None,
     search_samples: Annotated[int | None, setting("search_samples", TRIAL)] = None,
+    rung_share: Annotated[float | None, setting("rung_share", TRIAL)] = None,
     confirm_samples: Annotated[int | None, setting("confirm_samples", TRIAL)] = None,
     confirm_seeds: Annotated[int | None, setting("confirm_seeds", TRIAL)] = None,
     confirm_points: Annotated[int | None, setting("confirm_points", TRIAL)] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,29 @@ class TaskScores:
         """Rebuild what :meth:`to_dict` wrote."""
         tasks = tuple(TaskScore.from_dict(task) for task in data["tasks"])
         return cls(tasks=tasks, seconds=float(data["seconds"]))
+
+
+def restricted(scores: TaskScores, like: TaskScores) -> TaskScores:
+    """Return ``scores`` on the documents of ``like`` alone, in its order.
+
+    Raises:
+        AutoPruneError: a task or a document of ``like`` is not there, or a task has no values a
+            document, so that its score on some of them is not known.
+    """
+    tasks = []
+    for wanted in like.tasks:
+        task = next((t for t in scores.tasks if t.name == wanted.name), None)
+        place = {} if task is None else {doc: row for row, doc in enumerate(task.docs.tolist())}
+        missing = [doc for doc in wanted.docs.tolist() if doc not in place]
+        if task is None or missing or task.values is None:
+            raise AutoPruneError(
+                f"task {wanted.name!r} has no score of its own for each of the "
+                f"{len(wanted.docs)} documents asked for: evaluate on all of them"
+            )
+        rows = [place[doc] for doc in wanted.docs.tolist()]
+        values = task.values[rows]
+        tasks.append(replace(wanted, chance=task.chance, score=float(values.mean()), values=values))
+    return TaskScores(tuple(tasks))
 
 
 def require_paired(*scores: TaskScores) -> None:

@@ -228,14 +228,20 @@ def _open(
     return dense, state_arrays(dense.model), precision
 
 
-def open_evaluators(assets: Assets, splits: Sequence[str] | None = None) -> dict[str, Evaluator]:
-    """Open the exams of ``splits`` (all): once a process, shared by its runs."""
+def open_evaluators(
+    assets: Assets, splits: Sequence[str] | None = None, fraction: float = 1.0
+) -> dict[str, Evaluator]:
+    """Open the exams of ``splits`` (all), or a share of their images: shared by a process's runs.
+
+    A share is drawn by seed and nested, the same for all tasks.
+    """
     names = list(assets.exams) if splits is None else list(splits)
     return {
         split: Evaluator(
             assets.processor,
             assets.exams[split].folder,
             assets.exams[split].tasks,
+            fraction=fraction,
             encoded=assets.exams[split].encoded,
         )
         for split in names

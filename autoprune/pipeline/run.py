@@ -16,9 +16,11 @@ import torch
 
 from autoprune.cost.flops import ModelFlops, flops_of
 from autoprune.data.encoding import EncodedSet
+from autoprune.errors import AutoPruneError
+from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.proxy import kl_to_dense
 from autoprune.evaluation.retention import retention
-from autoprune.evaluation.scores import TaskScores
+from autoprune.evaluation.scores import TaskScores, restricted
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.quantise import quantised_copy
 from autoprune.models.shape import LayerShape
@@ -30,6 +32,9 @@ from autoprune.pruning.surgery import prune
 from autoprune.recovery.loop import Recovery
 from autoprune.recovery.teacher import open_teacher
 from autoprune.resources import Resources
+
+LEAST_IMAGES = 64
+"""A part of an exam has so many images at least: fewer say too little about anything."""
 
 STATE = "recovery.pt"
 """Name of the file that a paused run is kept in."""
@@ -71,12 +76,37 @@ class Bench:
         """Open the exams of ``splits`` (all) and the teacher on the device of ``resources``."""
         self.assets = assets
         self.device = resources.claim()
-        self.evaluators = open_evaluators(assets, splits)
+        opened = open_evaluators(assets, splits)
+        self._evaluators = {(split, 1.0): found for split, found in opened.items()}
         self.teacher = open_teacher(
             assets.teacher, self.device, partial(dense_model, assets, self.device)
         )
         tokens = assets.train.image_tokens or None
         self.flops: ModelFlops = flops_of(assets.config, tokens)
+
+    def evaluator(self, split: str, fraction: float = 1.0) -> Evaluator:
+        """Return the exam of a split, on a share of its images: opened once a process."""
+        if (split, fraction) not in self._evaluators:
+            made = open_evaluators(self.assets, (split,), fraction)[split]
+            self._evaluators[split, fraction] = made
+        return self._evaluators[split, fraction]
+
+    def part(self, split: str, fraction: float) -> float:
+        """Return the share of a split's images that a part of it needs, from ``fraction`` up.
+
+        It has ``LEAST_IMAGES`` at least, and questions of every task. Where the dense model's
+        score on some documents cannot be told from that on all, it is everything.
+        """
+        exam = self.assets.exams[split]
+        if any(task.values is None for task in exam.dense.tasks):
+            return 1.0
+        whole = self.evaluator(split)
+        fraction = max(fraction, min(1.0, LEAST_IMAGES / whole.images))
+        try:
+            self.evaluator(split, fraction)
+        except AutoPruneError:  # it leaves a task without questions
+            return 1.0
+        return fraction
 
     def start(self, candidate: Candidate) -> CandidateRun:
         """Prune the dense model to ``candidate``, ready to recover."""
@@ -143,17 +173,23 @@ class CandidateRun:
                 model, self.assets.train, bench.teacher, candidate.recipe, bench.device
             )
 
-    def rung(self, share: float, *, split: str | None = "search") -> RungResult:
+    def rung(
+        self, share: float, *, split: str | None = "search", fraction: float = 1.0
+    ) -> RungResult:
         """Recover up to ``share`` of the plan and score.
 
         Args:
             share: 0 scores the candidate as pruned.
             split: whose tasks to score on; None leaves it at the KL proxy.
+            fraction: share of the split's images, see ``Bench.part``; fewer are enough to compare
+                what is unfinished.
 
         Raises:
             RecoveryDiverged: if the loss leaves the finite numbers.
             EvaluationFailed: if the model cannot be scored.
         """
+        if split is not None and fraction < 1.0:
+            fraction = self.bench.part(split, fraction)
         with self._timed("recover"):
             done = self._quantised is not None
             progress = self.recovery.progress if done else self.recovery.run(share)
@@ -165,10 +201,11 @@ class CandidateRun:
         scores = None
         if split is not None:
             with self._timed("evaluate"):
-                scores = self.score(split)
+                scores = self.score(split, fraction)
         kept = None
         if split is not None and scores is not None:
-            kept = retention(scores, self.assets.exams[split].dense)
+            dense = self.assets.exams[split].dense
+            kept = retention(scores, dense if fraction == 1.0 else restricted(dense, scores))
         seconds, self._seconds = self._seconds, {}
         return RungResult(
             share=share,
@@ -178,7 +215,7 @@ class CandidateRun:
             retention_raw=None if kept is None else kept.raw,
             per_task={} if scores is None else scores.by_task,
             seconds=seconds,
-            flops=self._flops(progress.samples, split),
+            flops=self._flops(progress.samples, split, fraction),
             loss=None if np.isnan(progress.loss) else progress.loss,
         )
 
@@ -191,10 +228,10 @@ class CandidateRun:
         """Return the mean KL divergence from the dense model, nats an answer token."""
         return self.bench.proxy(self.model)
 
-    def score(self, split: str) -> TaskScores:
-        """Score the model as it stands on a split's tasks."""
+    def score(self, split: str, fraction: float = 1.0) -> TaskScores:
+        """Score the model as it stands on a split's tasks, or on a share of its images."""
         exam = self.assets.exams[split]
-        return self.bench.evaluators[split].evaluate(self.model, exam.features)
+        return self.bench.evaluator(split, fraction).evaluate(self.model, exam.features)
 
     def finish(self) -> Any:
         """Return the recovered model, LoRA merged, not quantised."""
@@ -223,7 +260,7 @@ class CandidateRun:
         self.recovery.load_state_dict(state["recovery"])
         self._counted = state["counted"]
 
-    def _flops(self, samples: int, split: str | None) -> float:
+    def _flops(self, samples: int, split: str | None, fraction: float) -> float:
         """Count the work since the last rung: recovery, proxy and evaluation."""
         shapes, recipe = self.candidate.plan.shapes, self.candidate.recipe
         cost = self.bench.flops
@@ -235,10 +272,12 @@ class CandidateRun:
             **_lengths(self.assets.train),
         )
         self._counted = samples
-        scored = [self.assets.probe]
+        scored = [(self.assets.probe, 1.0)]
         if split is not None:
-            scored.append(self.assets.exams[split].encoded)
-        return work + sum(self.bench.forward_flops(shapes, encoded) for encoded in scored)
+            scored.append((self.assets.exams[split].encoded, fraction))
+        for encoded, part in scored:
+            work += part * self.bench.forward_flops(shapes, encoded)
+        return work
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

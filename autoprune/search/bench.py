@@ -31,11 +31,15 @@ from autoprune.tracking.records import KeepMap
 
 @dataclass(frozen=True)
 class TrialWork:
-    """What a worker needs beside the arrays; a :class:`~autoprune.search.work.Work`."""
+    """What a worker needs beside the arrays; a :class:`~autoprune.search.work.Work`.
+
+    ``rung_share`` is the share of the ``search`` images that rungs below the last are scored on.
+    """
 
     small: bytes
     context: DecodeContext
     space: Space
+    rung_share: float = 1.0
 
     def open(self, arrays: Mapping[str, np.ndarray], resources: Resources) -> TrialBench:
         """Join the shared arrays and open the exams."""
@@ -65,9 +69,9 @@ class TrialBench:
 
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""
-        axis = str(job.knobs["axis"])
+        axis, share = str(job.knobs["axis"]), self.work.rung_share
         if job.refinement is None:
-            return PipelineRun(self.bench.start(self.candidate(job.knobs, job.seed)), axis)
+            return PipelineRun(self.bench.start(self.candidate(job.knobs, job.seed)), axis, share)
         layout, seconds, flops = job.refinement.layout, 0.0, 0.0
         if layout is None:
             started = time.perf_counter()
@@ -75,7 +79,7 @@ class TrialBench:
             seconds = time.perf_counter() - started
         run = self.bench.start(self.candidate(job.knobs, job.seed, layout))
         axis = axis_of(self.work.context.spec, run.candidate.plan)
-        return PipelineRun(run, axis, layout, seconds, flops)
+        return PipelineRun(run, axis, share, layout, seconds, flops)
 
     def _climb(self, job: TrialJob, start: Layout | None) -> tuple[Layout, float]:
         """Return the layout that a refined trial shall have, and the FLOPs of finding it."""
@@ -106,6 +110,7 @@ class PipelineRun:
     Args:
         run: the candidate's.
         axis: what was cut.
+        rung_share: share of the images that rungs below the last are scored on.
         layout: of a refined candidate; None where the knobs say it.
         seconds, flops: that finding the layout took; they count in the first rung.
     """
@@ -114,12 +119,14 @@ class PipelineRun:
         self,
         run: CandidateRun,
         axis: str,
+        rung_share: float = 1.0,
         layout: Layout | None = None,
         seconds: float = 0.0,
         flops: float = 0.0,
     ) -> None:
         self.run = run
         self.axis = axis
+        self.rung_share = rung_share
         self.layout = layout
         self._spent = (seconds, flops)
 
@@ -129,8 +136,12 @@ class PipelineRun:
         return known if self.layout is None else {**known, "layout": self.layout.to_dict()}
 
     def rung(self, share: float, evaluate: bool = True) -> RungResult:
-        """Recover up to ``share``; score on the ``search`` split, or by the proxy alone."""
-        result = self.run.rung(share, split="search" if evaluate else None)
+        """Recover up to ``share``; score on the ``search`` split, or by the proxy alone.
+
+        What is unfinished is only compared with its like, so a share of the images is enough.
+        """
+        fraction = 1.0 if share >= 1.0 else self.rung_share
+        result = self.run.rung(share, split="search" if evaluate else None, fraction=fraction)
         (seconds, flops), self._spent = self._spent, (0.0, 0.0)
         if not seconds:
             return result

@@ -17,7 +17,12 @@ from autoprune.search.correlation import Unstopped
 from autoprune.search.front import hypervolume, nondominated
 from autoprune.search.halving import Arrival, Halving
 from autoprune.search.listener import Progress, SearchListener
-from autoprune.search.outlook import confirmation_seconds, sampled_gains, seconds_a_trial
+from autoprune.search.outlook import (
+    confirmation_seconds,
+    evaluations,
+    sampled_gains,
+    seconds_a_trial,
+)
 from autoprune.search.patience import POINT, exhausted, expected_gain
 from autoprune.search.refine import REFINE, choose_parent, refined_trials
 from autoprune.search.settings import SearchSettings
@@ -285,10 +290,8 @@ class Campaign:
             ended = sum(s != "running" for s in states)
             each = (self._clock() - self._began) / self._ended_here
             left = each * max(0, self.settings.trials - ended)
-        evaluations = sum(share > 0 for share in self.space.rungs)
-        confirm = confirmation_seconds(
-            self.records.values(), self.front(), self.settings, evaluations
-        )
+        scored = evaluations(self.space.rungs, self.settings.rung_share)
+        confirm = confirmation_seconds(self.records.values(), self.front(), self.settings, scored)
         return Progress(
             trials=self.settings.trials,
             complete=states.count("complete"),

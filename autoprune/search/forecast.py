@@ -27,6 +27,7 @@ from autoprune.pipeline.prepare import (
 from autoprune.pruning.footprint import importance_peak, rows_within, surgery_peak
 from autoprune.resources import Resources
 from autoprune.search.baselines import known
+from autoprune.search.outlook import evaluations
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.tracking.records import START
@@ -155,7 +156,8 @@ def forecast(
     recover = settings.max_recovery_samples * _step(cost, kept, lengths) * speed.training
     proxy = forward(kept, PROBE_IMAGES)
     rungs = len(space.rungs)
-    trial = recover + rungs * proxy + (rungs - 1) * score(kept, images["search"])
+    scored = evaluations(space.rungs, settings.rung_share)
+    trial = recover + rungs * proxy + scored * score(kept, images["search"])
     if settings.early_stopping and rungs > 2:
         trial *= 1 - SAVED_BY_STOPPING
     first = known(space, lambda size: 0.5, settings)

@@ -45,11 +45,21 @@ def seconds_a_trial(records: Iterable[TrialRecord], workers: int) -> float:
     return sum(took) / len(took) / workers if took else 0.0
 
 
+def evaluations(rungs: Sequence[float], rung_share: float) -> float:
+    """Return how often a whole trial is scored, counted in evaluations on all images.
+
+    Args:
+        rungs: of its space; nothing is scored at 0, and all images at 1 only.
+        rung_share: share of the images at the others.
+    """
+    return 1.0 + rung_share * sum(0 < share < 1 for share in rungs)
+
+
 def confirmation_seconds(
     records: Iterable[TrialRecord],
     front: Sequence[TrialRecord],
     settings: SearchSettings,
-    evaluations: int,
+    scored: float,
 ) -> float:
     """Return the seconds that confirming ``front`` and the baselines would take.
 
@@ -57,7 +67,7 @@ def confirmation_seconds(
         records: of the search.
         front: its unconfirmed front.
         settings: of the search.
-        evaluations: rungs of a whole trial that are scored.
+        scored: evaluations of a whole trial, see :func:`evaluations`.
     """
     full = [r for r in records if r.state == "complete" and r.baseline is not None]
     chosen = front[: settings.confirm_points]
@@ -66,7 +76,7 @@ def confirmation_seconds(
         "search": settings.search_samples or SPLITS["search"],
         "confirm": settings.confirm_samples or SPLITS["confirm"],
     }
-    scale = images["confirm"] / images["search"] / max(1, evaluations)
+    scale = images["confirm"] / images["search"] / scored
     total = 0.0
     for record in [*chosen, *(r for r in full if r.trial not in own)]:
         took = record.stage_seconds

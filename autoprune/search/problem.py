@@ -111,7 +111,7 @@ class PreparedSearch:
     @property
     def work(self) -> TrialWork:
         """What travels to the workers by pickle."""
-        return TrialWork(self._parts[0], self.context, self.space)
+        return TrialWork(self._parts[0], self.context, self.space, self.settings.rung_share)
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:

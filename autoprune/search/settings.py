@@ -46,6 +46,7 @@ LATER = frozenset(
         "quantize",
         "objective",
         "refine",
+        "rung_share",
         "warm_start",
         "warm_baselines",
     }
@@ -146,6 +147,10 @@ class SearchSettings(BaseModel):
     search_samples: int | None = Field(
         None, description="Images that trials are scored on; by default all of the split."
     )
+    rung_share: float = Field(
+        1 / 3,
+        description="Share of these images that a trial is scored on before its recovery is done.",
+    )
     confirm_samples: int | None = Field(
         None, description="Images that the front is confirmed on; by default all of the split."
     )
@@ -208,12 +213,12 @@ class SearchSettings(BaseModel):
             )
         return value
 
-    @field_validator("data_fraction")
+    @field_validator("data_fraction", "rung_share")
     @classmethod
-    def _share(cls, value: float | None) -> float | None:
+    def _share(cls, value: float | None, info: Any) -> float | None:
         if value is not None and not 0 < value <= 1:
             raise AutoPruneError(
-                f"--data-fraction {value:g} lies outside (0, 1]: 1 is all of the data"
+                f"{flag(info.field_name)} {value:g} lies outside (0, 1]: 1 is all of the data"
             )
         return value
 

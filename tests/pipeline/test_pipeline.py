@@ -13,6 +13,8 @@ from test_imports import PACKAGE, imported_modules
 
 from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
+from autoprune.evaluation.retention import retention
+from autoprune.evaluation.scores import restricted
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models import checkpoint
 from autoprune.models.checkpoint import save_checkpoint
@@ -124,6 +126,32 @@ def test_a_run_that_is_saved_and_loaded_equals_one_in_one_go(
         assert torch.equal(a, b), name
 
 
+def test_a_part_of_an_exam_is_measured_against_the_same_part_of_the_dense_scores(
+    bench: Bench, assets: Assets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.start(candidate(assets))
+    whole = run.rung(0.0)
+    assert run.rung(0.0, fraction=0.5).retention == whole.retention  # 24 images are few: all
+    monkeypatch.setattr("autoprune.pipeline.run.LEAST_IMAGES", 8)
+    part = run.rung(0.0, fraction=0.5)
+    assert part.scores is not None
+    assert whole.scores is not None
+    assert part.flops < whole.flops
+    assert 0 < part.scores.questions < whole.scores.questions
+    # The part's answers are those of the whole, and so is what the dense model makes of them.
+    dense = assets.exams["search"].dense
+    for task in part.scores.tasks:
+        place = {doc: row for row, doc in enumerate(whole.scores[task.name].docs.tolist())}
+        rows = [place[doc] for doc in task.docs.tolist()]
+        assert np.array_equal(task.values, whole.scores[task.name].values[rows])
+        score = restricted(dense, part.scores)[task.name].score
+        assert score == dense[task.name].values[rows].mean()
+    assert part.retention == retention(part.scores, restricted(dense, part.scores)).value
+    # A share that leaves a task without questions is not taken.
+    monkeypatch.setattr("autoprune.pipeline.run.LEAST_IMAGES", 1)
+    assert bench.part("search", 1e-3) == 1.0
+
+
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_a_quantised_candidate_is_scored_as_it_is_kept(
     bench: Bench, assets: Assets, precision: str
@@ -142,7 +170,7 @@ def test_a_quantised_candidate_is_scored_as_it_is_kept(
     ):
         assert torch.equal(a, b), name
     quantise(kept, precision)
-    again = bench.evaluators["search"].evaluate(kept, assets.exams["search"].features)
+    again = bench.evaluator("search").evaluate(kept, assets.exams["search"].features)
     assert again.by_task == after.per_task == quantised.score("search").by_task
 
 
