@@ -9,6 +9,7 @@ import typer
 
 from autoprune.cli.front import confirmed_summary
 from autoprune.cli.options import Home, Json, example, home_dir
+from autoprune.cli.result import WIDE
 from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def compare(
         print_json({**found.model_dump(mode="json"), "plot": str(path)})
         return
     out = console()
-    out.print(searches_table(found))
+    out.print(searches_table(found, wide=out.width >= WIDE))
     if found.sizes:
         out.print(sizes_table(found))
     for line in remarks(found):
@@ -100,16 +101,22 @@ def _file_name(names: list[str]) -> str:
     return whole if len(whole) <= 120 else f"{whole[:100]}-{content_hash(names)}"
 
 
-def searches_table(found: Comparison) -> Table:
-    """Return a row a search: its hypervolume, by how much it differs, and what it took."""
+def searches_table(found: Comparison, *, wide: bool = False) -> Table:
+    """Return a row a search: its hypervolume, by how much it differs, and what it took.
+
+    Args:
+        found: the searches.
+        wide: whether there is room for the floating-point operations of its trials.
+    """
     from autoprune.cli.output import duration
 
     first = found.searches[0].name
     table = _table(f"hypervolume: 1 is the ability of the {_dense(found)} at no size")
     table.add_column("search", overflow="fold")
     table.add_column("hypervolume 95 %", no_wrap=True)
-    table.add_column(f"minus {first} 95 %", overflow="fold")
-    for name in ("points", "trials", "time", "FLOPs"):
+    table.add_column(f"minus {first}", overflow="fold")
+    costs = ("trials", "time", "FLOPs") if wide else ("trials", "time")
+    for name in costs:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found.searches:
         seconds = one.summary.seconds
@@ -117,10 +124,9 @@ def searches_table(found: Comparison) -> Table:
             one.name,
             _figure(one.hypervolume),
             _gain(one.gain),
-            str(len(one.summary.front)),
             str(one.trials),
             "" if seconds is None else duration(seconds),
-            "" if one.flops is None else f"{one.flops:.1e}",
+            *([] if not wide else [""] if one.flops is None else [f"{one.flops:.1e}"]),
         )
     return table
 
@@ -134,7 +140,7 @@ def sizes_table(found: Comparison) -> Table:
     for name in ("trial", "model"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("retention 95 %", no_wrap=True)
-    table.add_column(f"minus {first} 95 %", overflow="fold")
+    table.add_column(f"minus {first}", overflow="fold")
     for row in found.sizes:
         for place, (one, held) in enumerate(zip(found.searches, row.held, strict=True)):
             r = held.retention

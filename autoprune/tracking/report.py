@@ -153,8 +153,8 @@ def figures(summary: SearchSummary) -> list[str]:
     if summary.shrinkage is not None:
         sure = interval_text(summary.shrinkage_low, summary.shrinkage_high, sign="+")
         lines.append(
-            f"from the search's score to the confirmed one the front's members lost "
-            f"{summary.shrinkage:+.3f}{sure} of retention, mean over points"
+            "shrinkage from the search's score to the confirmed one "
+            f"{summary.shrinkage:+.3f}{sure}, mean over the front's members"
         )
     if lines:
         lines.append(

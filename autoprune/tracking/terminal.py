@@ -141,9 +141,9 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
         notes.append(point.baseline)
     if point.dominated:
         notes.append("dominated")
-    if point.tied_with:
-        tied = point.tied_smaller or point.tied_with
-        notes.append(point.tie if wide else "ties " + ", ".join(map(str, tied)))
+    elif tied := _shown_ties(summary, point):
+        short = point.model_copy(update={"tied_with": tied})
+        notes.append(short.tie if wide else "ties " + ", ".join(map(str, tied)))
     retention = Text(f"{r.mean:.3f}", style="not bold" if point.behind else "bold")
     retention.append(f" {r.low:.3f}–{r.high:.3f}", style="not bold")
     return [
@@ -157,6 +157,17 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
         *(["" if point.retention_raw is None else f"{point.retention_raw:.3f}"] if wide else []),
         "; ".join(notes),
     ]
+
+
+def _shown_ties(summary: SearchSummary, point: FrontPoint) -> tuple[int, ...]:
+    """Return the ties to show: each stands once, at the larger of the two points.
+
+    A summary of an earlier version does not say which is smaller; it shows all.
+    """
+    known = any(p.tied_smaller for p in (*summary.points, *summary.baselines))
+    return (
+        point.tied_smaller if known and not point.behind else point.tied_smaller or point.tied_with
+    )
 
 
 class _Canvas:
