@@ -3,8 +3,9 @@
 A front's hypervolume is a sum of the retentions of the points that bear its steps, weighted by the
 steps' widths (see ``front.steps``), so its interval is that of such a sum, over images and seeds.
 Which points bear the steps is taken as found. Of several points that tie, the highest mean bears
-the step, so the area leans a little to the high side; tests/search/test_area.py checks that the
-intervals cover the true area nevertheless.
+the step, so the area leans to the high side: in simulation (150 images, three seeds) the 95 %
+interval covers 97 % of true areas where points differ, with an area that is 0.001 high, and 94 %
+where six points nearly tie, with one that is 0.012 high (tests/search/test_area.py checks it).
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
             Compared(
                 name=search.store.name,
                 summary=_again(search, own),
-                hypervolume=_range(total(steps, dense, prior)),
+                # By its own runs alone, so that it is the figure that 'front' shows.
+                hypervolume=_range(total(steps, dense, scatter(search.confirmed, dense))),
                 gain=_range(difference(steps, bearing[0], dense, prior)) if place else None,
                 trials=sum(r.state != "running" for r in search.records.values()),
                 flops=sum(r.flops or 0.0 for r in search.records.values()) or None,
@@ -131,14 +132,12 @@ def check_comparable(a: Finished, b: Finished) -> None:
     Raises:
         AutoPruneError: names the searches and what differs.
     """
-    shown: list[tuple[str, str, str]] = [
-        ("objectives", a.summary.objective, b.summary.objective),
-        ("tasks", ", ".join(a.dense.by_task), ", ".join(b.dense.by_task)),
-        ("dense models", _model(a), _model(b)),
-    ]
-    for what, one, other in shown:
-        if one != other:
-            raise _refusal(a, b, what, one, other)
+    if (one := a.summary.objective) != (other := b.summary.objective):
+        raise _refusal(a, b, "objectives", one, other)
+    if (names := list(a.dense.by_task)) != (others := list(b.dense.by_task)):
+        raise _refusal(a, b, "tasks", ", ".join(names), ", ".join(others))
+    if a.identity != b.identity:  # one model may go by several paths
+        raise _refusal(a, b, "dense models", _model(a), _model(b))
     for x, y in zip(a.dense.tasks, b.dense.tasks, strict=True):
         if x.docs.tolist() != y.docs.tolist():
             say = f"{len(x.docs)} and {len(y.docs)} of task {x.name}"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tracking_fakes import fake_point, fake_summary, fake_trial, fake_trials
 
 from autoprune.errors import AutoPruneError
+from autoprune.tracking import naming
 from autoprune.tracking.records import (
     KeepMap,
     SearchSummary,
@@ -40,6 +41,34 @@ def test_the_front_json_has_the_promised_form() -> None:
     promised += "retention_raw scores"
     assert list(form["points"][0])[:10] == promised.split()
     assert list(form["points"][0]["retention"]) == ["mean", "low", "high", "seeds"]
+
+
+def test_a_summary_of_an_earlier_version_is_read() -> None:
+    """It knew neither ties with a smaller point nor intervals of its own figures."""
+    value = json.loads(fake_summary().to_json())
+    for name in ("hypervolume", "shrinkage"):
+        del value[f"{name}_low"], value[f"{name}_high"]
+    for point in (*value["points"], *value["baselines"]):
+        del point["behind"], point["tied_smaller"]
+    summary = SearchSummary.from_json(json.dumps(value))
+    assert summary.hypervolume == 0.123
+    assert summary.hypervolume_low is None
+    assert summary.stairs == summary.front
+    assert any(point.tie.startswith("tied with ") for point in summary.front)
+
+
+def test_the_search_run_has_the_intervals_and_the_trials_their_tie() -> None:
+    summary = fake_summary()
+    metrics = naming.summary_metrics(summary, [])
+    assert metrics["front/hypervolume_low"] < metrics["front/hypervolume"]
+    assert metrics["front/hypervolume"] < metrics["front/hypervolume_high"]
+    assert metrics["front/shrinkage_low"] < metrics["front/shrinkage_high"]
+    (behind,) = [point for point in summary.front if point.behind]
+    tags = naming.point_tags(behind)
+    assert tags["front"] == "yes"
+    assert tags["tie"] == behind.tie
+    assert "which is smaller" in tags["tie"]
+    assert naming.point_tags(summary.front[-1])["tie"] == ""
 
 
 def test_the_front_leaves_dominated_points_out() -> None:
