@@ -57,7 +57,7 @@ def verdicts(summary: SearchSummary) -> list[str]:
             lines.append(f"  trial {point.trial} ({share:.1%}) is {smaller}{behind}")
     if lines:
         lines.insert(0, "The data do not tell these apart:")
-    return [*lines, *(f"{line[0].upper()}{line[1:]}" for line in figures(summary))]
+    return [*lines, *figures(summary)]
 
 
 def comparison(summary: SearchSummary) -> list[str]:

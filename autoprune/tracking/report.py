@@ -147,18 +147,18 @@ def figures(summary: SearchSummary) -> list[str]:
     if summary.hypervolume is not None:
         sure = interval_text(summary.hypervolume_low, summary.hypervolume_high)
         lines.append(
-            f"hypervolume {summary.hypervolume:.3f}{sure}, over images and seeds "
+            f"Hypervolume {summary.hypervolume:.3f}{sure}, over images and seeds "
             "(1 is the dense model's ability at no size)"
         )
     if summary.shrinkage is not None:
         sure = interval_text(summary.shrinkage_low, summary.shrinkage_high, sign="+")
         lines.append(
-            "shrinkage from the search's score to the confirmed one "
+            "Shrinkage from the search's score to the confirmed one "
             f"{summary.shrinkage:+.3f}{sure}, mean over the front's members"
         )
     if lines:
         lines.append(
-            "intervals and ties are at 95 % each: nothing is corrected for how many there are"
+            "Intervals and ties are at 95 % each: nothing is corrected for how many there are"
         )
     return lines
 
