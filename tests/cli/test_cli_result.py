@@ -11,7 +11,7 @@ import cli_fakes
 import pytest
 
 from autoprune.cli.main import run
-from autoprune.cli.result import comparison, rung_lines
+from autoprune.cli.result import comparison, rung_lines, verdicts
 from autoprune.errors import StoppedError
 from autoprune.search.listener import SearchListener
 from autoprune.search.settings import SearchSettings, make_settings
@@ -66,6 +66,21 @@ def test_front_in_words(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "0.900" in said
     assert f"autoprune ui demo --home {home}" in said
     assert f"autoprune apply demo:4 --home {home} -o " in said
+
+
+def test_ties_hypervolume_and_shrinkage_are_said() -> None:
+    plain = cli_fakes.summary()
+    tied = plain.points[-1].model_copy(
+        update={"tied_with": (7, 1), "tied_smaller": (7,), "behind": True}
+    )
+    figures = {"hypervolume_low": 0.48, "hypervolume_high": 0.52, "shrinkage": 0.012}
+    summary = plain.model_copy(update={"points": (plain.points[0], tied), **figures})
+    said = "\n".join(verdicts(summary))
+    assert "trial 4 (59.5%) is tied with 7, which is smaller, and has the lower mean" in said
+    assert "Hypervolume 0.500 [0.480, 0.520]" in said
+    assert "confirmed one +0.012, mean" in said  # of one point: no interval
+    assert "at 95 % each: nothing is corrected" in said
+    assert "tied" not in verdicts(plain)[0]
 
 
 @pytest.mark.parametrize("command", ["front", "ui"])
