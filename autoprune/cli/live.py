@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,10 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.cli.output import duration
+from autoprune.cli.plan import forecast_line, forecast_values
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.patience import POINT
 from autoprune.tracking.records import SearchSummary, TrialRecord
 from autoprune.tracking.terminal import bytes_text, params_text
+
+if TYPE_CHECKING:
+    from autoprune.search.forecast import Forecast
 
 ROWS = 8
 """Rows of the front that the live table shows."""
@@ -41,6 +45,7 @@ class View(SearchListener):
         self.progress = Progress(trials=trials)
         self.confirmed: tuple[int, int] | None = None
         self.confirm_left: float | None = None
+        self.forecast: float | None = None
         self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -61,10 +66,10 @@ class View(SearchListener):
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the front is confirmed, as far as can be told."""
+        """Seconds until the front is confirmed: as forecast, then as the trials so far tell."""
         left = self.progress.seconds_left
         if left is None:
-            return None
+            return None if self.forecast is None else max(self.forecast - self.seconds, 0.0)
         trials = max(left - (time.monotonic() - self._told), 0.0)
         return trials + (self.progress.confirm_left or 0.0)
 
@@ -76,6 +81,13 @@ class View(SearchListener):
         if gain is None:
             return text
         return f"{text}, {gain / POINT:+.2g} points expected of another hour"
+
+    def on_forecast(self, forecast: Forecast) -> None:
+        """Write what the search is expected to take."""
+        self.forecast = self.seconds + forecast.seconds
+        self.console.print(
+            Text(f"forecast: {forecast_line(forecast_values(forecast))}"), soft_wrap=True
+        )
 
     def on_stage(self, text: str) -> None:
         """Remember the stage."""

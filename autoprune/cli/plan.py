@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from autoprune.cli.output import console, duration, json_stdout, print_json, size_on_disk
 
 if TYPE_CHECKING:
+    from autoprune.search.forecast import Forecast
     from autoprune.search.settings import SearchSettings
 
 
@@ -71,7 +72,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     unread = [name for name in dense.lacks if name != "weights"]
     expected = None
     if not unread:
-        expected = forecast(settings, space, wanted, dense, sizes.kept(spec))
+        expected = forecast(settings, space, wanted, dense, sizes)
     tokens = PLANNED_TOKENS if expected is None else expected.tokens
     held = memory(dense, sizes.budget.params, tokens)
     whole = Allocation(axis="hybrid", stock=settings.deployable == "stock")
@@ -100,12 +101,28 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
             },
         },
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
-        "forecast": None if expected is None else {**asdict(expected), "seconds": expected.seconds},
+        "forecast": None if expected is None else forecast_values(expected),
         "memory": asdict(held),
         "space": {"sampled": list(space.distributions()), "notes": list(narrowed.notes)},
         "unknown": _unknown(dense.lacks),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def forecast_line(expected: Mapping[str, Any]) -> str:
+    """Return a forecast, as ``plan_of`` has it, in a line."""
+    ready = " (most lies there from an earlier search)" if expected["ready"] else ""
+    stops = f", {expected['stopped']:.0f} of them stopped early" if expected["stopped"] else ""
+    return (
+        f"about {duration(expected['seconds'])}: {duration(expected['prepare'])} to "
+        f"prepare{ready}, {duration(expected['trials'])} of trials{stops}, "
+        f"{duration(expected['confirm'])} to confirm in {expected['runs']} runs at most"
+    )
+
+
+def forecast_values(expected: Forecast) -> dict[str, Any]:
+    """Return a forecast as plain values."""
+    return {**asdict(expected), "seconds": expected.seconds}
 
 
 def _unknown(lacks: Sequence[str]) -> list[str]:
@@ -176,11 +193,7 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         "sample"
     )
     if expected is not None:
-        rows["forecast"] = (
-            f"about {duration(expected['seconds'])}: {duration(expected['prepare'])} to "
-            f"prepare (less where it is cached), {duration(expected['trials'])} of trials, "
-            f"{duration(expected['confirm'])} to confirm in {expected['runs']} runs at most"
-        )
+        rows["forecast"] = forecast_line(expected)
         rows["disk"] = f"about {size_on_disk(expected['disk'])} for caches and kept weights"
     if plan["unknown"]:
         rows["not forecast"] = "; ".join(plan["unknown"])

@@ -37,6 +37,8 @@ def print_result(
         console.print(Text(line), soft_wrap=True)
     if summary.ended:
         console.print(Text(f"No more trials, since {summary.ended}."), soft_wrap=True)
+    if line := stage_line(summary):
+        console.print(Text(line), soft_wrap=True)
     for line in rung_lines(summary):
         console.print(Text(line), soft_wrap=True)
     print_links(store, console, summary.front)
@@ -88,6 +90,22 @@ def comparison(summary: SearchSummary) -> list[str]:
     if lines:
         lines.insert(0, "Against the recommended configurations, at their size or below:")
     return lines
+
+
+def stage_line(summary: SearchSummary) -> str:
+    """Return what the search took, against what was forecast before its launch."""
+    from autoprune.cli.output import duration
+
+    if not summary.stages:
+        return ""
+    parts = ", ".join(f"{duration(stage.seconds)} {stage.stage}" for stage in summary.stages)
+    taken = sum(stage.seconds for stage in summary.stages)
+    line = f"It took {duration(taken)}: {parts}."
+    forecast = [stage.forecast for stage in summary.stages if stage.forecast is not None]
+    if len(forecast) < len(summary.stages):
+        return line
+    said = ", ".join(f"{duration(seconds)}" for seconds in forecast)
+    return f"{line} Forecast: {duration(sum(forecast))} ({said})."
 
 
 def rung_lines(summary: SearchSummary) -> list[str]:

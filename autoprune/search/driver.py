@@ -24,6 +24,7 @@ from autoprune.search.samplers import SAMPLERS
 from autoprune.search.session import RaySession, check_address, resources_of
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space, load_space, with_precisions
+from autoprune.search.stages import Stages
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy, open_storage
 from autoprune.search.tracked import tracked
@@ -125,8 +126,13 @@ def _run(
             session.begin()
             listener.on_stage(text)
 
-        prepared = problem.prepare(settings, space, on_stage)
-        session.begin()
+        stages = Stages(store, settings.trials)
+        if stages.fresh and (expected := problem.forecast(settings, space)) is not None:
+            stages.expect(expected.stages)
+            listener.on_forecast(expected)
+        with stages.stage("prepare"):
+            prepared = problem.prepare(settings, space, on_stage)
+            session.begin()
         _retry_if_all_failed(store)
         with tracked(settings, space, store, prepared, listener, tracking) as log:
             campaign = Campaign(
@@ -143,7 +149,7 @@ def _run(
                 session.ready()
                 interrupt.arm()
                 store.reopen()
-                summary = _search(campaign, prepared, interrupt, listener)
+                summary = _search(campaign, prepared, interrupt, listener, stages)
             finally:
                 campaign.close()
             log.summary(summary)
@@ -165,7 +171,11 @@ def _study(settings: SearchSettings, space: Space, store: SearchStore) -> Search
 
 
 def _search(
-    campaign: Campaign, prepared: Prepared, interrupt: _Interrupt, listener: SearchListener
+    campaign: Campaign,
+    prepared: Prepared,
+    interrupt: _Interrupt,
+    listener: SearchListener,
+    stages: Stages,
 ) -> SearchSummary:
     """Run the trials that are left, then the confirmation."""
     settings, store = campaign.settings, campaign.store
@@ -175,12 +185,14 @@ def _search(
     pool = WorkerPool(parcel, settings.workers, overlap)
     try:
         listener.on_stage("trials")
-        _trials(campaign, parcel, interrupt, pool.open if overlap else None)
+        with stages.stage("trials"):
+            _trials(campaign, parcel, interrupt, pool.open if overlap else None)
         _check_any(campaign)
         campaign.study.settle(final=True)
         listener.on_stage("confirm")
         records = [campaign.records[number] for number in sorted(campaign.records)]
-        summary = prepared.finish(records, pool, store, listener.on_confirm)
+        with stages.stage("confirm"):
+            summary = prepared.finish(records, pool, store, listener.on_confirm)
     finally:
         pool.close()
     changes = {
@@ -188,6 +200,7 @@ def _search(
         "seconds": campaign.seconds(),
         "rungs": campaign.rungs(),
         "ended": campaign.why(),
+        "stages": stages.records(),
     }
     summary = summary.model_copy(update=changes)
     store.write_summary(summary)

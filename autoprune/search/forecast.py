@@ -1,23 +1,26 @@
 """What a search will take, said before it starts: work counted in FLOPs, speed measured here.
 
 The speed is that of one decoder layer of the model's own shape, with random weights, forward
-and backward on a batch like the search's. So a forecast needs seconds and no weights.
+and backward on a batch like the search's (``speed``). So a forecast needs seconds and no weights.
+How many trials are stopped, and where, follows from the rules of ``halving``.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 
-from autoprune.cost.flops import ModelFlops, flops_of, layer_flops
+from autoprune.cost.flops import ModelFlops, flops_of
 from autoprune.data.encoding import encode_for
+from autoprune.identity import content_hash
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import Inspected, load_processor
-from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.models.shape import LayerShape
+from autoprune.pipeline.cache import code_identity
 from autoprune.pipeline.prepare import (
     CALIBRATION_ROWS,
     PROBE_IMAGES,
@@ -27,23 +30,22 @@ from autoprune.pipeline.prepare import (
 from autoprune.pruning.footprint import importance_peak, rows_within, surgery_peak
 from autoprune.resources import Resources
 from autoprune.search.baselines import known
-from autoprune.search.outlook import evaluations
+from autoprune.search.halving import Halving
 from autoprune.search.settings import SearchSettings
+from autoprune.search.sizes import Sizes
 from autoprune.search.space import Space
+from autoprune.search.speed import Speed, measure_speeds
 from autoprune.tracking.records import START
 from autoprune.zoo import SPLITS, load_split
 
-START_SECONDS = 12.0
-"""Ray, imports and the first opening of the exams, on workers that start together."""
+START_SECONDS = 5.0
+"""Imports, and Ray's start, which runs beside the preparation."""
 
-SAVED_BY_STOPPING = 0.25
-"""Share of the trials' recovery that early stopping saves, as searches have shown."""
+WORKER_SECONDS = 8.0
+"""Imports and the opening of the exams, on workers that start together."""
 
-SECONDS_A_QUESTION = 2.5e-4
+SECONDS_A_QUESTION = 1.2e-4
 """What lmms-eval and answering take beside the model's arithmetic."""
-
-TIMED_FLOPS = 5e10
-"""Most of a forward pass that is timed on a CPU."""
 
 PLANNED_TOKENS = 1024
 """Length of a sample that memory is said for where no tokenizer says how long they are."""
@@ -57,12 +59,14 @@ class Forecast:
     """Seconds and bytes of a search, by stage.
 
     Attributes:
-        prepare: seconds until the first trial starts, where nothing is cached yet.
+        prepare: seconds until the first trial starts.
         trials: seconds of all trials, by the workers given.
         confirm: seconds of the confirmation.
         disk: bytes written: caches and kept weights.
-        runs: full recoveries in the confirmation.
+        runs: full recoveries in the confirmation, at most.
         tokens: mean length of a sample.
+        ready: whether what trials share lies prepared from an earlier search.
+        stopped: trials that early stopping is expected to stop.
     """
 
     prepare: float
@@ -71,11 +75,18 @@ class Forecast:
     disk: int
     runs: int
     tokens: int
+    ready: bool = False
+    stopped: float = 0.0
 
     @property
     def seconds(self) -> float:
         """All stages together."""
         return self.prepare + self.trials + self.confirm
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds by stage."""
+        return {"prepare": self.prepare, "trials": self.trials, "confirm": self.confirm}
 
 
 @dataclass(frozen=True)
@@ -91,14 +102,6 @@ class Memory:
     importance: int
     surgery: int
     tokens: int
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds a FLOP of this machine on this model."""
-
-    forward: float
-    training: float
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,35 @@ class _Lengths:
     reading: float
 
 
+@dataclass(frozen=True)
+class _Costs:
+    """Seconds of the pieces of a trial, at one size and under one scope of training."""
+
+    recover: float
+    proxy: float
+    search: float
+    confirm: float
+
+    def trial(self, reach: tuple[float, ...], rungs: tuple[float, ...], part: float) -> float:
+        """Return the seconds of trials of which so many reach each rung.
+
+        Rungs between the first and the last are scored on ``part`` of the images.
+        """
+        total, before = 0.0, 0.0
+        for count, share in zip(reach, rungs, strict=True):
+            scored = self.search * (0.0 if share == 0 else 1.0 if share == 1 else part)
+            total += count * ((share - before) * self.recover + self.proxy + scored)
+            before = share
+        return total
+
+    @property
+    def rerun(self) -> float:
+        """Seconds of a run of the confirmation."""
+        return self.recover + self.proxy + self.confirm
+
+
 def forecast(
-    settings: SearchSettings, space: Space, wanted: Preparation, dense: Inspected, half: float
+    settings: SearchSettings, space: Space, wanted: Preparation, dense: Inspected, sizes: Sizes
 ) -> Forecast:
     """Say what a search will take on this machine.
 
@@ -128,17 +158,30 @@ def forecast(
         space: its knob space.
         wanted: what it prepares.
         dense: its model.
-        half: share of the backbone that a candidate keeps on average.
+        sizes: that it samples from.
     """
     lengths = _lengths(dense)
     cost = flops_of(dense.config, lengths.image_tokens or None)
     resources = Resources(cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
-    dtype = getattr(torch, working_precision(dense))
-    speed = measure_speed(dense.config, dense.spec, lengths.tokens, resources, dtype=dtype)
-    full = dense.spec.layers
-    kept = tuple(_scaled(shape, half) for shape in full)
+    base = space.complete({})
+    sampled = space.knobs["scope"].values() if "scope" in space.knobs else [base["scope"]]
+    scopes = [str(scope) for scope in sampled]
+    tried = known(space, lambda size: 0.5, settings)
+    first = [space.complete(b.knobs) for b in tried if not b.name.startswith(START)]
+    speeds = measure_speeds(
+        dense.config,
+        dense.spec,
+        lengths.tokens,
+        resources,
+        share=sizes.kept(dense.spec),
+        scopes=["full", *scopes, *(str(knobs["scope"]) for knobs in first)],
+        dtype=getattr(torch, working_precision(dense)),
+    )
+    images = {split: SPLITS[split] if size is None else size for split, size in wanted.splits}
 
-    def forward(shapes: tuple[LayerShape, ...], samples: float, vision: bool = False) -> float:
+    def forward(
+        shapes: tuple[LayerShape, ...], samples: float, speed: Speed, vision: bool = False
+    ) -> float:
         flops = cost.forward(
             shapes,
             tokens=lengths.tokens,
@@ -148,36 +191,97 @@ def forecast(
         )
         return samples * lengths.rows * flops * speed.forward
 
-    def score(shapes: tuple[LayerShape, ...], samples: int) -> float:
+    def score(shapes: tuple[LayerShape, ...], samples: int, speed: Speed) -> float:
         asking = samples * lengths.questions * (SECONDS_A_QUESTION + lengths.reading)
-        return forward(shapes, samples) + asking
+        return forward(shapes, samples, speed) + asking
 
-    images = {split: SPLITS[split] if size is None else size for split, size in wanted.splits}
-    recover = settings.max_recovery_samples * _step(cost, kept, lengths) * speed.training
-    proxy = forward(kept, PROBE_IMAGES)
-    rungs = len(space.rungs)
-    scored = evaluations(space.rungs, settings.rung_share)
-    trial = recover + rungs * proxy + scored * score(kept, images["search"])
-    if settings.early_stopping and rungs > 2:
-        trial *= 1 - SAVED_BY_STOPPING
-    first = known(space, lambda size: 0.5, settings)
-    beside = sum(not baseline.name.startswith(START) for baseline in first)
-    points = min(settings.confirm_points, settings.trials) + beside
-    runs = points * settings.confirm_seeds
+    def costs(share: float, scope: str) -> _Costs:
+        kept = tuple(_scaled(shape, share) for shape in dense.spec.layers)
+        speed = speeds[scope]
+        step = _step(cost, kept, lengths, scope) * speed.training
+        return _Costs(
+            recover=float(base["passes"]) * settings.max_recovery_samples * step,
+            proxy=forward(kept, PROBE_IMAGES, speed),
+            search=score(kept, images["search"], speed),
+            confirm=score(kept, images["confirm"], speed),
+        )
+
+    half = sizes.kept(dense.spec)
+    drawn = [costs(half, scope) for scope in scopes]
+    beside = [costs(sizes.kept(dense.spec, float(k["size"])), str(k["scope"])) for k in first]
+    reach = reaching(settings, space, len(beside), len(tried))
+    whole = tuple(1.0 for _ in space.rungs)
+    part = settings.rung_share
+    trials = sum(one.trial(whole, space.rungs, part) for one in beside)
+    trials += sum(one.trial(reach, space.rungs, part) for one in drawn) / len(drawn)
+    points = min(settings.confirm_points, settings.trials)
+    expected = min(float(points), reach[-1] + len(beside))
+    confirm = expected * sum(one.rerun for one in drawn) / len(drawn)
+    # About half of the baselines lie on the front, and are confirmed once.
+    confirm += 0.5 * sum(one.rerun for one in beside)
+    full = dense.spec.layers
     prepare = START_SECONDS
-    calibration = wanted.calibration_images * lengths.rows
-    prepare += calibration * _step(cost, full, lengths) * speed.training
-    prepare += forward(full, wanted.train_images, vision=True)
-    prepare += (wanted.train_images + wanted.calibration_images) * lengths.reading
-    prepare += sum(score(full, n) + forward(full, n, vision=True) for n in images.values())
+    ready = mark(settings, wanted).is_file()
+    if not ready:
+        speed = speeds["full"]
+        calibration = wanted.calibration_images * lengths.rows
+        prepare += calibration * _step(cost, full, lengths, "full") * speed.training
+        prepare += forward(full, wanted.train_images, speed, vision=True)
+        prepare += (wanted.train_images + wanted.calibration_images) * lengths.reading
+        prepare += sum(
+            score(full, n, speed) + forward(full, n, speed, vision=True) for n in images.values()
+        )
     return Forecast(
         prepare=prepare,
-        trials=settings.trials * trial / settings.workers,
-        confirm=runs * (recover + score(kept, images["confirm"])) / settings.workers,
+        trials=WORKER_SECONDS + trials / settings.workers,
+        confirm=confirm * settings.confirm_seeds / settings.workers,
         disk=_disk(dense, settings, wanted, lengths, half),
-        runs=runs,
+        runs=(points + len(beside)) * settings.confirm_seeds,
         tokens=lengths.tokens,
+        ready=ready,
+        stopped=settings.trials - len(beside) - reach[-1],
     )
+
+
+def reaching(
+    settings: SearchSettings, space: Space, beside: int, first: int | None = None
+) -> tuple[float, ...]:
+    """Return how many of the trials behind the baselines are expected to reach each rung.
+
+    A trial that could be stopped is taken to be as likely in one place among its peers as in
+    another, and rungs to stop their whole share.
+
+    Args:
+        settings: of the search.
+        space: of which rungs and axes count.
+        beside: baselines that run first.
+        first: trials that are enqueued, starting points of our own included.
+    """
+    halving = Halving(seed=settings.seed, first=beside if first is None else first)
+    axes = len(space.knobs["axis"].values()) if "axis" in space.knobs else 1
+    arrived, reached = [0.0] * len(space.rungs), [0.0] * len(space.rungs)
+    for number in range(settings.trials):
+        free = number < beside or halving.exempt(number) or not settings.early_stopping
+        alive = 1.0
+        for rung in range(len(space.rungs)):
+            arrived[rung] += alive
+            reached[rung] += alive if number >= beside else 0.0
+            peers = math.floor(arrived[rung] / (axes if rung == 0 else 1))
+            if not free and peers >= halving.minimum:
+                alive *= 1 - math.floor(peers * halving.share(rung)) / peers
+    return tuple(reached)
+
+
+def mark(settings: SearchSettings, wanted: Preparation) -> Path:
+    """Return the file that says that what a search prepares lies in the cache."""
+    return Path(settings.home) / "cache" / f"ready-{content_hash(wanted, code_identity())}"
+
+
+def set_mark(settings: SearchSettings, wanted: Preparation) -> None:
+    """Write down that what a search prepares is cached."""
+    path = mark(settings, wanted)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
 def memory(dense: Inspected, most: int, tokens: int) -> Memory:
@@ -198,76 +302,18 @@ def memory(dense: Inspected, most: int, tokens: int) -> Memory:
     )
 
 
-def measure_speed(
-    config: Any,
-    spec: BackboneSpec,
-    tokens: int,
-    resources: Resources,
-    batch: int = 16,
-    dtype: torch.dtype = torch.float32,
-) -> Speed:
-    """Time one decoder layer of a model's shape, forward and backward.
-
-    A layer of a real model on a CPU is given less than a batch, so that this takes seconds.
-
-    Args:
-        config: of the whole model.
-        spec: its shape.
-        tokens: length of a sample.
-        resources: of one trial.
-        batch: samples of a forward pass.
-        dtype: of the weights.
-    """
-    from transformers import AutoModel
-
-    device = resources.claim()
-    one = copy.deepcopy(text_config(config))
-    one.num_hidden_layers = 1
-    one.vocab_size = 64
-    one.pad_token_id = one.bos_token_id = one.eos_token_id = None
-    if getattr(one, "layer_types", None):
-        one.layer_types = one.layer_types[:1]
-    model = AutoModel.from_config(one, dtype=dtype).to(device)
-    if device.type == "cpu":
-        most = max(16, int(TIMED_FLOPS // layer_flops(spec, _shape_of(one), tokens)))
-        tokens = min(tokens, most)
-        batch = max(1, min(batch, most // tokens))
-    flops = batch * tokens * layer_flops(spec, _shape_of(one), tokens)
-    embeds = torch.randn(batch, tokens, one.hidden_size, device=device, dtype=dtype)
-    seconds: dict[bool, float] = {}
-    for training in (False, True):
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            with torch.set_grad_enabled(training):
-                states = model(inputs_embeds=embeds).last_hidden_state
-                if training:
-                    states.sum().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        seconds[training] = sorted(times)[1]
-    return Speed(seconds[False] / flops, seconds[True] / (3 * flops))
-
-
-def _shape_of(text: Any) -> LayerShape:
-    heads = text.num_attention_heads
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    return LayerShape(heads, kv_heads, text.intermediate_size)
-
-
 def _scaled(shape: LayerShape, share: float) -> LayerShape:
     kv_heads = max(1, round(shape.kv_heads * share))
     per_group = shape.heads // shape.kv_heads
     return LayerShape(kv_heads * per_group, kv_heads, max(1, round(shape.channels * share)))
 
 
-def _step(cost: ModelFlops, shapes: tuple[LayerShape, ...], lengths: _Lengths) -> float:
+def _step(cost: ModelFlops, shapes: tuple[LayerShape, ...], lengths: _Lengths, scope: str) -> float:
     return cost.step(
         shapes,
         tokens=lengths.tokens,
         predicted=lengths.predicted,
-        scope="full",
+        scope=scope,
         images=int(lengths.image_tokens > 0),
         vision=lengths.whole,
     )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from autoprune.tracking.records import SearchSummary, TrialRecord
+
+if TYPE_CHECKING:
+    from autoprune.search.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class SearchListener:
 
     Calls must return soon: the search waits for them.
     """
+
+    def on_forecast(self, forecast: Forecast) -> None:
+        """Say what the search is expected to take, before it begins."""
 
     def on_stage(self, text: str) -> None:
         """Say that a stage before or after the trials begins, such as ``load the model``."""

@@ -22,6 +22,7 @@ from autoprune.search.baselines import known
 from autoprune.search.bench import TrialWork
 from autoprune.search.decode import DecodeContext
 from autoprune.search.finish import Ending, finish
+from autoprune.search.forecast import Forecast, forecast, set_mark
 from autoprune.search.narrow import Narrowed, narrow
 from autoprune.search.settings import SearchSettings
 from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
@@ -64,6 +65,12 @@ class PipelineProblem:
         """Return the space without knobs that have no effect on the model."""
         return narrow_for(settings, space, inspect(settings.model))
 
+    def forecast(self, settings: SearchSettings, space: Space) -> Forecast:
+        """Say what the search will take on this machine."""
+        found = inspect(settings.model)
+        sizes = read_sizes(settings, found.spec, working_precision(found))
+        return forecast(settings, space, preparation(settings), found, sizes)
+
     def prepare(
         self, settings: SearchSettings, space: Space, on_stage: Callable[[str], None]
     ) -> PreparedSearch:
@@ -78,6 +85,7 @@ class PipelineProblem:
         local = settings.ray_address is None
         cache = Path(settings.home) / "cache"
         assets = prepare(wanted, cache, resources, on_stage, in_place=local)
+        set_mark(settings, wanted)
         context = DecodeContext(
             spec=assets.spec,
             importance=assets.importance,

@@ -39,13 +39,16 @@ class Sizes:
     budget: Budget
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    def kept(self, spec: BackboneSpec) -> float:
-        """Return the share of the backbone that a candidate keeps on average."""
+    def kept(self, spec: BackboneSpec, size: float = 0.5) -> float:
+        """Return the share of the backbone that is kept at a value of the knob ``size``.
+
+        The middle is what a candidate keeps on average.
+        """
         if not self.spans:
-            middle = (self.smallest + self.budget.params) / 2 - spec.outside_params
-            return middle / spec.backbone_params
+            whole = self.smallest + size * (self.budget.params - self.smallest)
+            return (whole - spec.outside_params) / spec.backbone_params
         shares = [
-            kept_share(spec, precision, (low + high) / 2)
+            kept_share(spec, precision, low + size * (high - low))
             for precision, (low, high) in self.spans.items()
         ]
         return sum(shares) / len(shares)

@@ -24,6 +24,7 @@ from autoprune.search.space import Space, Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 if TYPE_CHECKING:
+    from autoprune.search.forecast import Forecast
     from autoprune.search.narrow import Narrowed
     from autoprune.search.settings import SearchSettings
     from autoprune.search.store import SearchStore
@@ -202,6 +203,13 @@ class Problem(Protocol):
 
         Raises:
             AutoPruneError: for a space that does not fit the model.
+        """
+
+    def forecast(self, settings: SearchSettings, space: Space) -> Forecast | None:
+        """Say what a search will take, before anything is started; None where nothing can.
+
+        Raises:
+            AutoPruneError: for settings that do not fit the model.
         """
 
     def prepare(

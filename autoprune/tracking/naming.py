@@ -123,6 +123,9 @@ def summary_metrics(summary: SearchSummary, records: list[TrialRecord]) -> dict[
         "front/shrinkage_low": summary.shrinkage_low,
         "work/seconds": summary.seconds,
     }
+    for stage in summary.stages:
+        metrics[f"work/forecast_{stage.stage}"] = stage.forecast
+        metrics[f"work/seconds_{stage.stage}"] = stage.seconds
     for rung in summary.rungs:
         name = f"rungs/{rung.rung}"
         metrics[f"{name}_correlation"] = rung.correlation

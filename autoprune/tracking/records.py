@@ -265,6 +265,14 @@ class RungRecord(Record):
     stops: FiniteFloat = 0.0  # share of arrivals that it stopped at last
 
 
+class StageRecord(Record):
+    """A stage of a search: what it was forecast to take before launch, and what it took."""
+
+    stage: str  # prepare, trials, confirm
+    forecast: Figure = None  # seconds
+    seconds: FiniteFloat  # over all sessions
+
+
 class SearchSummary(Record):
     """A finished search, or one so far. Its JSON is what `front --json` prints."""
 
@@ -283,6 +291,7 @@ class SearchSummary(Record):
     seconds: Figure = None
     rungs: tuple[RungRecord, ...] = ()  # but the last
     ended: str = ""  # why no more trials were launched
+    stages: tuple[StageRecord, ...] = ()
     versions: dict[str, str] = {}
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.search.forecast import Forecast
 from autoprune.search.front import nondominated
 from autoprune.search.narrow import Narrowed
 from autoprune.search.pool import Failure, WorkerPool
@@ -185,6 +186,10 @@ class ToyPrepared:
 class ToyProblem:
     work: ToyWork = field(default_factory=ToyWork)
     prepared: Callable[[ToyWork], ToyPrepared] = ToyPrepared
+    expected: Forecast | None = None
+
+    def forecast(self, settings: SearchSettings, space: Space) -> Forecast | None:
+        return self.expected
 
     def narrow(self, settings: SearchSettings, space: Space) -> Narrowed:
         return Narrowed(space)
