@@ -1,0 +1,1 @@
+"""Plans of other methods against AutoPrune's, at equal parameters and at equal cost."""
