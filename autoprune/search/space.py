@@ -137,12 +137,13 @@ class _Strict(BaseModel):
 
 
 class Range(_Strict):
-    """Numbers from ``low`` to ``high``, both included."""
+    """Numbers from ``low`` to ``high``, both included; with ``step`` only those on its grid."""
 
     low: float
     high: float
     log: bool = False
     integer: bool = False
+    step: float | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Range:
@@ -150,6 +151,13 @@ class Range(_Strict):
             raise ValueError(f"empty range: low {self.low:g} is not below high {self.high:g}")
         if self.log and self.low <= 0:
             raise ValueError(f"a log range needs low above 0, not {self.low:g}")
+        if self.step is not None:
+            steps = (self.high - self.low) / self.step if self.step > 0 else 0.5
+            if self.log or self.integer or not math.isclose(steps, round(steps), abs_tol=1e-6):
+                raise ValueError(
+                    f"step {self.step:g} must divide {self.low:g} to {self.high:g} into equal "
+                    "parts, in a range that is neither log nor integer"
+                )
         return self
 
     def values(self) -> tuple[Value, ...]:
@@ -158,7 +166,8 @@ class Range(_Strict):
 
     def describe(self) -> str:
         """Return the range as a reader writes it."""
-        return f"{self.low:g} … {self.high:g}" + (" (log)" if self.log else "")
+        step = "" if self.step is None else f" by {self.step:g}"
+        return f"{self.low:g} … {self.high:g}" + step + (" (log)" if self.log else "")
 
     def distribution(self) -> BaseDistribution:
         """Return the range as Optuna draws it."""
@@ -166,7 +175,7 @@ class Range(_Strict):
 
         if self.integer:
             return IntDistribution(int(self.low), int(self.high), log=self.log)
-        return FloatDistribution(self.low, self.high, log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
 
 class Choice(_Strict):

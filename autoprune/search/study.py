@@ -108,7 +108,7 @@ class SearchStudy:
         """
         if not self.holds(knobs):
             return
-        params = {name: knobs[name] for name in self.distributions}
+        params = {name: snapped(d, knobs[name]) for name, d in self.distributions.items()}
         self._study.enqueue_trial(params)
         trial = self._study.ask(fixed_distributions=self.distributions)
         self._name(trial, number, origin)
@@ -260,6 +260,20 @@ class SearchStudy:
 
 Rungs = Mapping[int, Mapping[int, float]]
 """Trial number -> rung -> value."""
+
+
+def snapped(domain: BaseDistribution, value: Value) -> Value:
+    """Return the nearest value that a stepped range has; others are their own nearest.
+
+    A configuration from elsewhere (a baseline, an earlier search) may lie between two steps. What
+    is told of it is its own size, so that half a step in the knob misleads nobody.
+    """
+    step = getattr(domain, "step", None)
+    if step is None or isinstance(value, (bool, str)):
+        return value
+    low, high = float(getattr(domain, "low")), float(getattr(domain, "high"))  # noqa: B009
+    near = low + round((value - low) / step) * step
+    return type(value)(min(high, max(low, near)))
 
 
 def _contains(domain: BaseDistribution, value: Value) -> bool:

@@ -59,7 +59,9 @@ BAD = {
     "name for a number": (HEAD + "  size: big\n", "'big' is not a number"),
     "unknown name": (HEAD + "  axis: [widths]\n", "'widths' is not one of width, depth, hybrid"),
     "outside bounds": (HEAD + "  data_fraction: {low: 0, high: 1}\n", "data_fraction"),
-    "unknown range key": (HEAD + "  size: {low: 0, high: 1, step: 2}\n", "unknown key 'step'"),
+    "unknown range key": (HEAD + "  size: {low: 0, high: 1, stop: 2}\n", "unknown key 'stop'"),
+    "uneven steps": (HEAD + "  size: {low: 0, high: 1, step: 0.3}\n", "equal parts"),
+    "steps of nothing": (HEAD + "  size: {low: 0, high: 1, step: 0}\n", "equal parts"),
     "log from zero": (HEAD + "  size: {low: 0, high: 1, log: true}\n", "log range"),
     "range of names": (HEAD + "  axis: {low: 0, high: 1}\n", "takes names"),
     "number for a switch": (HEAD + "  contiguous: [0, 1]\n", "contiguous"),
@@ -90,3 +92,16 @@ def test_a_file_is_a_space_too(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(HEAD + "  size: {low: 0, high: 1}\n")
     assert load_space(str(path)).name == "own"
+
+
+def test_a_stepped_range_is_drawn_walked_and_snapped_on_its_grid() -> None:
+    from autoprune.search.grid import cells
+    from autoprune.search.study import snapped
+
+    space = parse_space(HEAD + "  size: {low: 0, high: 1, step: 0.25}\n  axis: width\n", "steps")
+    assert [cell["size"] for cell in cells(space)] == [0, 0.25, 0.5, 0.75, 1]
+    domain = space.distributions()["size"]
+    assert snapped(domain, 0.6) == 0.5
+    assert snapped(domain, 1.7) == 1.0
+    assert snapped(load_space("hybrid").distributions()["temperature"], 0.61) == 0.61
+    assert space.knobs["size"].describe() == "0 … 1 by 0.25"
