@@ -111,9 +111,7 @@ def test_the_studys_grid_is_walked_whole() -> None:
 
 
 def test_a_range_cannot_be_walked() -> None:
-    with pytest.raises(
-        AutoPruneError, match="knob 'depth_share' of space quick is the range 0 … 0.8"
-    ):
+    with pytest.raises(AutoPruneError, match="knob 'depth_share' of space quick is the range 0"):
         make_settings({"space": "quick", "sampler": "grid"})
 
 
