@@ -12,6 +12,7 @@ from autoprune.errors import AutoPruneError, did_you_mean
 
 LOSS_FIELDS = ("sft", "kl", "reverse_kl", "hidden")
 SCOPE_NAMES = ("none", "projector", "lora", "full")
+DECAY_NAMES = ("cosine", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class RecoveryRecipe:
         batch_size: samples of one update, however it is split.
         accumulate: forward passes an update is split into. It trades memory for time and
             changes no number but by rounding.
-        warmup: share of the updates in which the learning rate rises; a cosine to 0 follows.
+        warmup: share of the updates in which the learning rate rises.
+        decay: how it falls to 0 from there: ``cosine`` or ``linear``.
         weight_decay: of AdamW, on matrices only.
         clip: largest norm of the gradient.
         seed: of the data subset, the order of samples and the LoRA's start.
@@ -60,6 +62,7 @@ class RecoveryRecipe:
     batch_size: int = 16
     accumulate: int = 1
     warmup: float = 0.03
+    decay: str = "cosine"
     weight_decay: float = 0.0
     clip: float = 1.0
     seed: int = 0
@@ -76,6 +79,10 @@ class RecoveryRecipe:
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "sample_passes", self.sample_passes >= 0, "at least 0")
         _require(self, "accumulate", self.accumulate <= self.batch_size, "at most batch_size")
+        if self.decay not in DECAY_NAMES:
+            raise AutoPruneError(
+                f"recovery decay {self.decay!r} is unknown{did_you_mean(self.decay, DECAY_NAMES)}"
+            )
         if self.scope not in SCOPE_NAMES:
             raise AutoPruneError(
                 f"recovery scope {self.scope!r} is unknown{did_you_mean(self.scope, SCOPE_NAMES)}"
@@ -108,8 +115,14 @@ class RecoveryRecipe:
         return dataclasses.replace(self, sample_passes=max_recovery_samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values that :meth:`from_dict` reads."""
-        return dataclasses.asdict(self)
+        """Return plain JSON values that :meth:`from_dict` reads.
+
+        A cosine is not named, so that recipes from before there was another are the same.
+        """
+        values = dataclasses.asdict(self)
+        if self.decay == "cosine":
+            del values["decay"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RecoveryRecipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -76,13 +76,20 @@ def _cut(array: np.ndarray, size: int) -> list[np.ndarray]:
     return [array[start : start + size] for start in range(0, len(array), size)]
 
 
+DECAYS: dict[str, Callable[[float], float]] = {
+    "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
+    "linear": lambda part: 1.0 - part,
+}
+"""Share of the peak learning rate, by the share of the updates behind the warmup."""
+
+
 def learning_rate(recipe: RecoveryRecipe, step: int) -> float:
-    """Return the learning rate of update ``step`` (from 0): linear warmup, then cosine to 0."""
+    """Return the learning rate of update ``step`` (from 0): linear warmup, then a fall to 0."""
     warm = math.ceil(recipe.warmup * recipe.steps)
     if step < warm:
         return recipe.learning_rate * (step + 1) / warm
     part = (step - warm) / max(1, recipe.steps - warm)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+    return recipe.learning_rate * DECAYS[recipe.decay](part)
 
 
 def make_optimizer(

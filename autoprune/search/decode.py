@@ -194,6 +194,7 @@ def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) 
         lora_rank=int(knobs["lora_rank"]),
         learning_rate=default_learning_rate(removed, scope, context.spec.hidden_size)
         * float(knobs["learning_rate_scale"]),
+        decay=str(knobs["decay"]),
         # A fraction that the passes cannot cover would claim samples that were never seen.
         data_fraction=min(wanted, passes / context.train_samples),
         sample_passes=passes,

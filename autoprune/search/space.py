@@ -120,6 +120,7 @@ KNOBS: dict[str, Knob] = {
     "scope": Knob("what the recovery trains", "full", names=("projector", "lora", "full")),
     "lora_rank": Knob("rank of LoRA", 16, 1, 1024, integer=True),
     "learning_rate_scale": Knob("times the default for size and scope", 1.0, 1e-3, 1e3),
+    "decay": Knob("how the learning rate falls to 0", "cosine", names=("cosine", "linear")),
     "data_fraction": Knob("share of the recovery data, unique samples", 1.0, 1e-6, 1),
     "passes": Knob("share of --max-recovery-samples that is spent", 1.0, 1e-3, 1),
     "precision": Knob(

@@ -43,12 +43,16 @@ def test_loss_falls(
     assert curve[-1].loss < 0.95 * curve[0].loss
 
 
-@pytest.mark.parametrize("scope", ["lora", "full"])
+@pytest.mark.parametrize(("scope", "decay"), [("lora", "linear"), ("full", "cosine")])
 def test_pieces_and_reloads_equal_one_go_bit_for_bit(
-    scope: str, make_model: Callable[..., Any], encoded: EncodedSet, teacher: CachedTeacher
+    scope: str,
+    decay: str,
+    make_model: Callable[..., Any],
+    encoded: EncodedSet,
+    teacher: CachedTeacher,
 ) -> None:
     """Dropout is on, so that the random numbers have to go on where they were too."""
-    recipe = dataclasses.replace(RECIPE, scope=scope, sample_passes=67)
+    recipe = dataclasses.replace(RECIPE, scope=scope, decay=decay, sample_passes=67)
 
     def start() -> Recovery:
         return Recovery(make_model(1, attention_dropout=0.2), encoded, teacher, recipe)

@@ -57,6 +57,15 @@ def test_warmup_then_cosine() -> None:
     assert 0 < rates[-1] < 0.001
 
 
+def test_a_linear_fall() -> None:
+    recipe = RecoveryRecipe(
+        sample_passes=1600, batch_size=16, warmup=0.1, learning_rate=1.0, decay="linear"
+    )
+    rates = [learning_rate(recipe, step) for step in range(100)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    np.testing.assert_allclose(rates[10:], 1 - np.arange(90) / 90)
+
+
 def test_one_step_trains_at_the_peak() -> None:
     recipe = RecoveryRecipe(sample_passes=1, batch_size=16, learning_rate=0.5)
     assert learning_rate(recipe, 0) == 0.5
