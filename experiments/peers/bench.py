@@ -36,6 +36,7 @@ COMMON: Mapping[str, Any] = {
     "recovery": "sft+hidden",
     "distill_weight": 0.5,
     "scope": "full",
+    "lora_rank": 16,
     "learning_rate_scale": 1.0,
     "data_fraction": 1.0,
 }

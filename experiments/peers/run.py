@@ -52,8 +52,8 @@ def cells(
     """
     found: dict[str, Cell] = {}
     for seed in range(plans if stage == "plans" else seeds):
-        for method in names(stage in ("tune", "tuned")):
-            for removed in REMOVED:
+        for removed in sorted(REMOVED, key=lambda share: abs(share - 0.45)):
+            for method in names(stage in ("tune", "tuned")):
                 key = plan_key(model, method, removed, seed % plans)
                 what: dict[str, Any] = {"stage": stage, "model": model, "method": method}
                 what |= {"removed": removed, "plan": int(key.rsplit("/", 1)[1])}

@@ -1,0 +1,289 @@
+"""Turn the rows of this experiment into tables, claims with Holm's correction, and a plot.
+
+    python -m experiments.peers.analyse --autoprune experiments/search_quality/fronts-seed0.jsonl
+
+Without ``--autoprune`` peers that were tuned are held against AutoPrune's default plan, tuned as
+they were; with it, against what its searches found, of which a row has ``arm``, ``search_seed``,
+``target`` (share of the backbone removed), ``seed``, ``params``, ``answers`` (packed, on the same
+images of ``report``) and ``search_flops``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune.evaluation.retention import bootstrap, retention
+from autoprune.evaluation.scores import TaskScores
+from autoprune.evaluation.seeds import SeedPrior, seed_prior
+from autoprune.pipeline.prepare import prepare
+from autoprune.resources import Resources
+from experiments.cells import Row, by, read_rows, unpack_scores
+from experiments.claims import Claim, difference, holm
+from experiments.peers.bench import preparation
+from experiments.peers.catalogue import METHODS, REMOVED
+from experiments.peers.plot import draw
+from experiments.peers.run import HERE, label
+
+SURE = 0.05
+"""Holm-adjusted p below which a verdict is given."""
+
+MARGIN = 0.01
+"""One point of retention: what "no worse" allows."""
+
+SEARCHED = "searched"
+"""The name of what AutoPrune's searches found, among methods."""
+
+Key = tuple[str, float]
+"""A method and a share of the backbone removed."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What stands behind a figure.
+
+    Attributes:
+        params: of the whole model, the largest where seeds differ.
+        scores: one a seed.
+        before: of the same plans without recovery, where they were scored.
+        kl: nats an answer token without recovery.
+        flops: that finding plan and recipe took, on average.
+    """
+
+    params: int
+    scores: tuple[TaskScores, ...]
+    before: tuple[TaskScores, ...] = ()
+    kl: float | None = None
+    flops: float = 0.0
+
+
+def common_runs(
+    rows: Iterable[Row], plans: Mapping[str, Row], dense: TaskScores
+) -> dict[Key, Runs]:
+    """Return the runs with the common recipe; over several plans where a method's were built."""
+    found = {}
+    for key, group in by(rows, "method", "removed").items():
+        chosen = _spread(group, "plan", "seed")
+        built = [plans[_plan(row)] for row in chosen]
+        found[key] = Runs(
+            max(row["params"] for row in built),
+            tuple(unpack_scores(row["after"], dense) for row in chosen),
+            tuple(unpack_scores(row["before"], dense) for row in chosen),
+            sum(row["kl"][0] for row in chosen) / len(chosen),
+            sum(row["flops"] for row in built) / len(built),
+        )
+    return found
+
+
+def tuned_runs(
+    rows: Iterable[Row], tunings: Mapping[str, Row], plans: Mapping[str, Row], dense: TaskScores
+) -> dict[Key, Runs]:
+    """Return the runs with tuned recipes: one of each of three tunings, or three of one."""
+    found = {}
+    for key, group in by(rows, "method", "removed").items():
+        chosen = _spread(group, "tuning", "seed")
+        costs = [tunings[row["key"].rsplit("/", 1)[0]]["flops"] for row in chosen]
+        found[key] = Runs(
+            max(plans[_plan(row)]["params"] for row in chosen),
+            tuple(unpack_scores(row["after"], dense) for row in chosen),
+            flops=sum(costs) / len(costs),
+        )
+    return found
+
+
+def searched_runs(path: Path, arm: str, dense: TaskScores) -> dict[Key, Runs]:
+    """Return what AutoPrune's searches found, trained again: one run of each search."""
+    rows = [row for row in read_rows(path).values() if row["arm"] == arm]
+    found = {}
+    for (removed,), group in by(rows, "target").items():
+        chosen = _spread(group, "search_seed", "seed")
+        found[SEARCHED, float(removed)] = Runs(
+            max(row["params"] for row in chosen),
+            tuple(unpack_scores(row["answers"], dense) for row in chosen),
+            flops=sum(row["search_flops"] for row in chosen) / len(chosen) / len(REMOVED),
+        )
+    return found
+
+
+def _plan(row: Row) -> str:
+    return f"{row['model']}/{row['method']}/{row['removed']:g}/{row['plan']}"
+
+
+def _spread(rows: Sequence[Row], outer: str, inner: str) -> list[Row]:
+    """Return one row of each value of ``outer``, or all rows of the first where there are few.
+
+    A plan, a tuning or a search that is repeated is what seeds are of: rows of one of them share
+    it and are no repetitions.
+    """
+    groups = by(sorted(rows, key=lambda row: (row[outer], row[inner])), outer)
+    if len(groups) < 3:
+        return next(iter(groups.values()))
+    return [group[place % len(group)] for place, group in enumerate(groups.values())]
+
+
+def priors(found: Mapping[Key, Runs], dense: TaskScores) -> dict[float, SeedPrior | None]:
+    """Return how far seeds scatter at each size, over methods."""
+    values: dict[float, list[list[float]]] = {}
+    for (_, removed), runs in found.items():
+        values.setdefault(removed, []).append([retention(s, dense).value for s in runs.scores])
+    return {removed: seed_prior(groups) for removed, groups in values.items()}
+
+
+def table(found: Mapping[Key, Runs], own: str, dense: TaskScores) -> list[dict[str, Any]]:
+    """Return a row a method and size, and AutoPrune's difference from each, with verdicts.
+
+    Args:
+        found: runs by method and size.
+        own: the method that is AutoPrune's.
+        dense: the dense model's scores.
+    """
+    prior = priors(found, dense)
+    rows, differs, allows = [], {}, {}
+    claims: dict[str, Claim] = {}
+    for (method, removed), runs in sorted(found.items(), key=_order):
+        after = bootstrap(runs.scores, dense, prior=prior[removed])
+        row = {
+            "method": method,
+            "removed": removed,
+            "params": runs.params,
+            "seeds": len(runs.scores),
+            "retention": after.mean,
+            "low": after.low,
+            "high": after.high,
+            "flops": runs.flops,
+        }
+        if runs.before:
+            bare = bootstrap(runs.before, dense)
+            row |= {"bare": bare.mean, "bare_low": bare.low, "bare_high": bare.high}
+            row["kl"] = runs.kl
+        mine = found.get((own, removed))
+        if mine is not None and method != own:
+            name, pair = f"{method}/{removed:g}", (mine.scores, runs.scores, dense)
+            claims[name] = difference(*pair, prior=prior[removed])
+            differs[name] = claims[name].p
+            margin = difference(*pair, prior=prior[removed], margin=MARGIN)
+            allows[name] = margin.p if margin.mean > -MARGIN else 1.0
+            row["smaller"] = mine.params <= runs.params
+        rows.append(row)
+    differs, allows = holm(differs), holm(allows)
+    for row in rows:
+        name = f"{row['method']}/{row['removed']:g}"
+        if (claim := claims.get(name)) is not None:
+            row |= {"difference": claim.mean, "difference_low": claim.low}
+            row |= {"difference_high": claim.high, "p": differs[name], "p_margin": allows[name]}
+            row["verdict"] = verdict(claim, differs[name], allows[name])
+    return rows
+
+
+def verdict(claim: Claim, differs: float, allows: float) -> str:
+    """Return what the adjusted p-values allow to say of AutoPrune against a peer."""
+    if differs < SURE:
+        return "better" if claim.mean > 0 else "worse"
+    return "no worse" if allows < SURE else "undecided"
+
+
+def _order(item: tuple[Key, Runs]) -> tuple[float, int]:
+    (method, removed), _ = item
+    return removed, -1 if method == SEARCHED else list(METHODS).index(method)
+
+
+def text_of(method: str) -> str:
+    """Return what a method is called in tables."""
+    return "AutoPrune, searched" if method == SEARCHED else METHODS[method].text
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table for the README."""
+    bare = any("bare" in row for row in rows)
+    head = ["removed", "method", "R without recovery" if bare else "", "R", "seeds"]
+    head += ["AutoPrune − it", "p", "verdict"]
+    head = [name for name in head if name]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [f"{row['removed']:.0%}", text_of(row["method"])]
+        if bare:
+            cells.append(_interval(row, "bare", "bare_low", "bare_high"))
+        cells += [_interval(row, "retention", "low", "high"), str(row["seeds"])]
+        if "difference" in row:
+            cells.append(_interval(row, "difference", "difference_low", "difference_high", "+"))
+            p = row["p_margin"] if row["verdict"] == "no worse" else row["p"]
+            cells += [f"{p:.3f}", row["verdict"]]
+        else:
+            cells += ["", "", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(row: Mapping[str, Any], mean: str, low: str, high: str, sign: str = "") -> str:
+    return f"{100 * row[mean]:{sign}.1f} ({100 * row[low]:.1f} … {100 * row[high]:.1f})"
+
+
+def recipes(tunings: Iterable[Row]) -> str:
+    """Return the table of recipes that tuning chose."""
+    head = ["removed", "method", "trials", "losses", "scope", "rate ×", "data"]
+    head.append("R on search: common → best")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    order = list(METHODS)
+    for row in sorted(tunings, key=lambda r: (r["removed"], order.index(r["method"]), r["seed"])):
+        knobs, first = row["knobs"], row["trials"][0]["search"]
+        losses = str(knobs["recovery"])
+        if "+" in losses and losses.startswith("sft"):
+            losses += f" ({knobs['distill_weight']:.2f})"
+        lines.append(
+            f"| {row['removed']:.0%} | {text_of(row['method'])} | {len(row['trials'])} | {losses} "
+            f"| {knobs['scope']} | {knobs['learning_rate_scale']:.2f} | {knobs['data_fraction']:g} "
+            f"| {100 * first:.1f} → {100 * row['search']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a table as CSV."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", default="embedded", help="dense model, by name or path")
+    parser.add_argument("--home", type=Path, default=Path("mlruns"), help="whose cache is used")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the rows")
+    parser.add_argument("--autoprune", type=Path, help="rows of what searches found")
+    parser.add_argument("--arm", default="full", help="of these rows")
+    given = parser.parse_args()
+    model = label(given.model)
+    assets = prepare(preparation(given.model), given.home / "cache", Resources(1))
+    dense = assets.exams["report"].dense
+
+    def rows(stage: str) -> dict[str, Row]:
+        read = read_rows(given.out / f"{stage}.jsonl")
+        return {key: row for key, row in read.items() if row["model"] == model}
+
+    plans, tunings = rows("plans"), rows("tune")
+    tables = {}
+    if common := common_runs(rows("common").values(), plans, dense):
+        tables["common"] = table(common, "autoprune", dense)
+    if tuned := tuned_runs(rows("tuned").values(), tunings, plans, dense):
+        own = "autoprune"
+        if given.autoprune is not None:
+            tuned |= searched_runs(given.autoprune, given.arm, dense)
+            own = SEARCHED
+        tables["tuned"] = table(tuned, own, dense)
+    for name, found in tables.items():
+        save(found, given.out / f"{name}-{model}.csv")
+        print(f"\n{name}\n\n{markdown(found)}")
+    if tunings:
+        print(f"\nrecipes\n\n{recipes(tunings.values())}")
+    draw(tables, given.out / f"peers-{model}.png", text_of)
+
+
+if __name__ == "__main__":
+    main()
