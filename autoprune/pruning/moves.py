@@ -170,7 +170,9 @@ class _State:
             if group and (self.grows or self._cost(upto, self.kept) > room):
                 self._scale(group, upto, room)
         self._fill([*self.first, *rest], room - self._cost(upto, self.kept))
-        return True
+        # Where all is whole already, nobody can gain what a dropped layer leaves.
+        unit = max((int(chain.costs[1:].max()) for chain in self.chains), default=0)
+        return room - self._cost(upto, self.kept) <= unit
 
     def _cost(self, upto: Sequence[np.ndarray], kept: Sequence[int]) -> int:
         return sum(int(u[n - 1]) for u, n in zip(upto, kept, strict=True))

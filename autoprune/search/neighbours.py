@@ -10,15 +10,15 @@ from autoprune.search.decode import DecodeContext
 from autoprune.search.refine import Propose
 from autoprune.search.sizing import ByteSizing, largest, multiple_of
 
-_SPAN = (0.8, 1.1)
-"""Parameters that are tried for a size in bytes, as shares of the start's."""
+_LEAST = 0.8
+"""Fewest parameters that are tried for a size in bytes, as a share of the start's."""
 
 
 def neighbours(start: Layout, precision: str, context: DecodeContext) -> Propose:
     """Return the moves that stay at the size of ``start``, and so within the budget.
 
-    In parameters a neighbour is exact within one unit. In bytes each move is made at the
-    parameters that come nearest below the bytes of ``start``; it never has more.
+    In parameters a neighbour is exact within one unit. In bytes each move is made at as many
+    parameters as ``start`` has, or at fewer, so that it has no more bytes either.
 
     Args:
         start: layout that the size is taken of.
@@ -33,11 +33,15 @@ def neighbours(start: Layout, precision: str, context: DecodeContext) -> Propose
     sizing = ByteSizing(spec, 0, 0, precision, context.max_params, frame.multiple)
     wanted = sizing.of(start)
     near = sizing.near(Allocation(stock=context.stock))
-    low, high = round(_SPAN[0] * params), min(round(_SPAN[1] * params), context.max_params)
 
     def propose(layout: Layout, seed: int, moves: int) -> Layout:
         found = largest(
-            lambda most: moved(frame, layout, most, seed, moves), sizing.of, low, high, wanted, near
+            lambda most: moved(frame, layout, most, seed, moves),
+            sizing.of,
+            round(_LEAST * params),
+            params,
+            wanted,
+            near,
         )
         if sizing.of(found) > wanted:
             raise AutoPruneError(f"no move keeps within {wanted:,} bytes")

@@ -12,7 +12,7 @@ from test_allocation import ALLOCATIONS, SPECS, make_scores, make_spec
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
-from autoprune.pruning.allocation import allocate, reachable
+from autoprune.pruning.allocation import allocate, largest_unit, reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.layout import Layout, layout_of, plan_of
 from autoprune.pruning.moves import Frame, moved
@@ -83,6 +83,9 @@ def test_moves_are_exact_valid_different_and_seeded(
     assert size <= target
     within = any(h < g * spec.q_per_group for h, g in zip(layout.heads, layout.groups, strict=True))
     assert all(larger > target for larger in steps_up(frame, new, within))
+    unit = "query" if within else "group"
+    largest = largest_unit(spec, Allocation(head_unit=unit, stock=allocation.stock), multiple)
+    assert target - size <= largest
     first = made.layers[0]
     assert first.heads
     assert first.channels
