@@ -108,7 +108,8 @@ class SearchStore:
         before = json.loads((self.directory / "settings.json").read_text())
         before = {name: value for name, value in before.items() if name not in FREE}
         before = {**later, **before}
-        before["space"] = json.loads((self.directory / "space.json").read_text())
+        # Read as a space, so that one of an earlier version has the later fields at their default.
+        before["space"] = self.space().model_dump(mode="json")
         for field, value in now.items():
             if before.get(field) == value:
                 continue

@@ -84,6 +84,18 @@ def test_a_search_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     assert opened(tmp_path).settings() == make_settings({"name": "one", "home": tmp_path})
 
 
+def test_a_space_without_later_fields_is_the_same_space(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    path = store.directory / "space.json"
+    space = json.loads(path.read_text())
+    for knob in space["knobs"].values():
+        assert "step" in knob or "low" not in knob
+        if knob.get("step", 0) is None:
+            del knob["step"]
+    path.write_text(json.dumps(space))
+    assert opened(tmp_path).space() == store.space()
+
+
 def test_a_quantised_search_is_another_one(tmp_path: Path) -> None:
     opened(tmp_path, quantize=("none", "int8"))
     opened(tmp_path, quantize=("int8", "none"))
