@@ -141,7 +141,7 @@ class Bench:
     def forward_flops(self, shapes: Sequence[LayerShape], encoded: EncodedSet) -> float:
         """Count a forward pass over all of ``encoded``."""
         # A model that is run whole has no features to keep: its tower runs each time.
-        work = self.flops.forward(shapes, vision=encoded.whole, **_lengths(encoded))
+        work = self.flops.forward(shapes, vision=encoded.whole, **lengths(encoded))
         return len(encoded) * work
 
 
@@ -269,7 +269,7 @@ class CandidateRun:
             scope=recipe.scope,
             checkpointing=recipe.checkpointing,
             vision=self.assets.train.whole,
-            **_lengths(self.assets.train),
+            **lengths(self.assets.train),
         )
         self._counted = samples
         scored = [(self.assets.probe, 1.0)]
@@ -286,7 +286,7 @@ class CandidateRun:
         self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _lengths(encoded: EncodedSet) -> dict[str, Any]:
+def lengths(encoded: EncodedSet) -> dict[str, Any]:
     """Return the mean length of a row and how many of its positions predict an answer."""
     rows = max(1, len(encoded))
     return {

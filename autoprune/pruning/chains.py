@@ -12,7 +12,7 @@ import numpy as np
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
 from autoprune.pruning.knobs import Allocation
-from autoprune.pruning.scores import UnitScores
+from autoprune.pruning.scores import GONE, UnitScores
 
 ATTENTION, MLP = "attention", "mlp"
 
@@ -198,12 +198,14 @@ def _with_keys(
     # The bare minimum of the global rank breaks ties between layers by importance.
     blend = max(allocation.temperature, 1e-6)
     keyed, start = [], 0
-    for chain in chains:
+    for place, chain in enumerate(chains):
         stop = start + len(chain.sizes)
         own = 1 - (np.cumsum(chain.sizes) - chain.sizes / 2) / chain.sizes.sum()
         keys = (1 - blend) * own + blend * everywhere[start:stop]
         if chain.ratio is not None:
             keys = np.log1p(-keys) / math.log(chain.ratio)
+        # Units that are gone already (see ``rescore``) go before any other.
+        keys = np.where(means[place] < 0, GONE, keys)
         keyed.append(replace(chain, keys=np.minimum.accumulate(keys / chain.rate)))
         start = stop
     return keyed

@@ -54,7 +54,7 @@ class LayerProbe:
             "groups": self.shape.kv_heads,
             "channels": self.shape.channels,
             # Where every head has keys of its own, heads and groups are one.
-            "heads": self.shape.heads if backbone.q_per_group > 1 else 0,
+            "heads": self.shape.heads if self.shape.heads > self.shape.kv_heads else 0,
         }
         self.weight_taylor = {kind: self._zeros(kind) for kind in self.units}
         self.gate_taylor = {kind: self._zeros(kind, 2) for kind in self.units}

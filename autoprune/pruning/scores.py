@@ -15,6 +15,9 @@ from autoprune.identity import content_hash
 IMAGE, TEXT = 0, 1
 """Places of the two modalities on the last axis of what is measured by token."""
 
+GONE = -1.0
+"""Score of a unit that is gone already: below all others, which are sums of absolute values."""
+
 
 @dataclass(frozen=True)
 class Importance:

@@ -22,8 +22,10 @@ from autoprune.pruning.layout import Layout, layout_of, plan_of
 from autoprune.pruning.plan import PruningPlan
 from autoprune.resources import Resources
 from autoprune.search.decode import DecodeContext, decode, unit_scores
+from autoprune.search.grid import OF_RECOVERY
 from autoprune.search.neighbours import neighbours
 from autoprune.search.refine import REFINE, climb
+from autoprune.search.rescoring import RESCORE, Rescored, rescored
 from autoprune.search.space import Space, Value
 from autoprune.search.work import TrialJob
 from autoprune.tracking.records import KeepMap
@@ -52,6 +54,7 @@ class TrialBench:
     def __init__(self, bench: Bench, work: TrialWork) -> None:
         self.bench = bench
         self.work = work
+        self._last: tuple[dict[str, Value], Rescored] | None = None
 
     def candidate(
         self, knobs: Mapping[str, Value], seed: int, layout: Layout | None = None
@@ -61,30 +64,40 @@ class TrialBench:
         A ``layout`` takes the place of what the knobs say of sizes; the recipe stays theirs.
         """
         knobs = self.work.space.complete(knobs)
-        context = replace(self.work.context, seed=seed)
+        context = replace(self.rescored(knobs).context, seed=seed)
         candidate = decode(knobs, context)
         if layout is None:
             return candidate
         return replace(candidate, plan=plan_of(context.spec, unit_scores(knobs, context), layout))
 
+    def rescored(self, knobs: Mapping[str, Value]) -> Rescored:
+        """Return what a plan of ``knobs`` (complete) is decoded with; measured once in a row."""
+        asked = {name: value for name, value in knobs.items() if name not in OF_RECOVERY}
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, rescored(knobs, self.work.context, self.bench)
+        return self._last[1]
+
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""
         axis, share = str(job.knobs["axis"]), self.work.rung_share
+        again = self.rescored(self.work.space.complete(job.knobs))
+        spent = {RESCORE: (again.seconds, again.flops)}
         if job.refinement is None:
-            return PipelineRun(self.bench.start(self.candidate(job.knobs, job.seed)), axis, share)
-        layout, seconds, flops = job.refinement.layout, 0.0, 0.0
+            run = self.bench.start(self.candidate(job.knobs, job.seed))
+            return PipelineRun(run, axis, share, None, spent)
+        layout = job.refinement.layout
         if layout is None:
             started = time.perf_counter()
             layout, flops = self._climb(job, job.refinement.start)
-            seconds = time.perf_counter() - started
+            spent[REFINE] = (time.perf_counter() - started, flops)
         run = self.bench.start(self.candidate(job.knobs, job.seed, layout))
         axis = axis_of(self.work.context.spec, run.candidate.plan)
-        return PipelineRun(run, axis, share, layout, seconds, flops)
+        return PipelineRun(run, axis, share, layout, spent)
 
     def _climb(self, job: TrialJob, start: Layout | None) -> tuple[Layout, float]:
         """Return the layout that a refined trial shall have, and the FLOPs of finding it."""
-        context, assets = self.work.context, self.bench.assets
         knobs = self.work.space.complete(job.knobs)
+        context, assets = self.rescored(knobs).context, self.bench.assets
         parent = self.candidate(job.knobs, job.seed, start)
         importance, spent = unit_scores(knobs, context), 0.0
 
@@ -112,7 +125,7 @@ class PipelineRun:
         axis: what was cut.
         rung_share: share of the images that rungs below the last are scored on.
         layout: of a refined candidate; None where the knobs say it.
-        seconds, flops: that finding the layout took; they count in the first rung.
+        spent: seconds and FLOPs that finding the plan took, by stage; they count in the first rung.
     """
 
     def __init__(
@@ -121,14 +134,13 @@ class PipelineRun:
         axis: str,
         rung_share: float = 1.0,
         layout: Layout | None = None,
-        seconds: float = 0.0,
-        flops: float = 0.0,
+        spent: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.run = run
         self.axis = axis
         self.rung_share = rung_share
         self.layout = layout
-        self._spent = (seconds, flops)
+        self._spent = {stage: cost for stage, cost in (spent or {}).items() if cost[0]}
 
     def describe(self) -> Mapping[str, Any]:
         """Return the record's fields that are known before any rung."""
@@ -142,11 +154,10 @@ class PipelineRun:
         """
         fraction = 1.0 if share >= 1.0 else self.rung_share
         result = self.run.rung(share, split="search" if evaluate else None, fraction=fraction)
-        (seconds, flops), self._spent = self._spent, (0.0, 0.0)
-        if not seconds:
-            return result
-        stages = {REFINE: seconds, **result.seconds}
-        return replace(result, seconds=stages, flops=result.flops + flops)
+        spent, self._spent = self._spent, {}
+        seconds = {stage: cost[0] for stage, cost in spent.items()}
+        flops = result.flops + sum(cost[1] for cost in spent.values())
+        return replace(result, seconds={**seconds, **result.seconds}, flops=flops)
 
     def save(self, directory: Path) -> None:
         """Write what :meth:`load` needs."""
@@ -173,6 +184,7 @@ def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, A
             dense_heads=tuple(shape.heads for shape in spec.layers),
             dense_channels=tuple(shape.channels for shape in spec.layers),
         ).model_dump(mode="json"),
+        "plan": candidate.plan.identity,
         "params": size.params,
         "fraction": size.fraction,
         "backbone_removed": size.backbone_removed,

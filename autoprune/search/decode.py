@@ -16,6 +16,7 @@ from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pruning.knobs import BASELINES, Allocation
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.rescore import gone_last
 from autoprune.pruning.scores import Importance, UnitScores, scores
 from autoprune.recovery.guidance import default_learning_rate
 from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
@@ -46,6 +47,8 @@ class DecodeContext:
             quantised, and of what is not quantised in others.
         spans: precision -> smallest and largest bytes of stored weights, where sizes are in
             bytes; empty where they are in parameters.
+        rescored: whether ``importance`` was measured on a model that is partly cut (see
+            ``rescoring``): what it does not know is gone.
     """
 
     spec: BackboneSpec
@@ -61,6 +64,7 @@ class DecodeContext:
     data_fraction: float | None = None
     precision: str = "float32"
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    rescored: bool = False
 
 
 def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
@@ -69,21 +73,22 @@ def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
     Raises:
         AutoPruneError: if no protection can be lifted that would bring the size in reach.
     """
-    plan = _plan(knobs, context, _sizing(knobs, context))
+    plan = _plan(knobs, context, sizing_of(knobs, context))
     removed = size_of(context.spec, plan).backbone_removed
     return Candidate(plan, _recipe(knobs, context, removed), _precision(knobs, context))
 
 
 def unit_scores(knobs: Mapping[str, Value], context: DecodeContext) -> UnitScores:
     """Return the scores that choose a candidate's units within a layer."""
-    return scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
+    found = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))
+    return gone_last(found) if context.rescored else found
 
 
 def _precision(knobs: Mapping[str, Value], context: DecodeContext) -> str:
     return precision_beside(str(knobs["precision"]), context.precision)
 
 
-def _sizing(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
+def sizing_of(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
     """Return the target size: the knob ``size`` spans the sizes that the precision allows."""
     precision = _precision(knobs, context)
     multiple = multiple_of(precision, context.multiple)
@@ -136,7 +141,9 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) ->
         if best is None or gap < abs(target - sizing.of(best)):
             best = plan
         gap = abs(target - sizing.of(best))
-        if low <= target and (relaxed.axis == "depth" or gap < sizing.unit(relaxed)):
+        # Of what could be cut at all: knobs that leave no unit to the widths would else pass.
+        unit = sizing.unit(Allocation(head_unit=relaxed.head_unit, stock=relaxed.stock))
+        if low <= target and (relaxed.axis == "depth" or gap < unit):
             return best
     if best is None:
         raise AutoPruneError(

@@ -15,7 +15,17 @@ MOST_CELLS = 100_000
 _SHAPES_WIDTH = ("temperature", "attention_share", "profile_slope", "profile_curve", "window")
 _OF_WIDTH = (*_SHAPES_WIDTH, "head_unit", "criterion", *RATIOS)
 _OF_DEPTH = ("depth_share", "depth_unit", "contiguous")
-_OF_RECOVERY = ("scope", "learning_rate_scale", "data_fraction", "passes", "distill_weight")
+OF_RECOVERY = (
+    "recovery",
+    "scope",
+    "lora_rank",
+    "learning_rate_scale",
+    "data_fraction",
+    "passes",
+    "distill_weight",
+)
+"""Knobs of the recovery; the others say what is cut."""
+
 SWITCHES = ("axis", "depth_unit", "rescore", "recovery", "scope")
 """Knobs on whose value it depends whether others matter."""
 
@@ -35,7 +45,7 @@ def idle(knobs: Mapping[str, Value]) -> frozenset[str]:
         found.add("contiguous")
     recovery = str(knobs["recovery"])
     if recovery == "none":
-        found.update((*_OF_RECOVERY, "lora_rank"))
+        found.update(set(OF_RECOVERY) - {"recovery"})
     if recovery == PROJECTOR_SFT:
         found.add("scope")
     if knobs["scope"] != "lora" or recovery == PROJECTOR_SFT:

@@ -35,6 +35,10 @@ class Sizing(Protocol):
     """A target size and the unit it is said in."""
 
     @property
+    def multiple(self) -> int:
+        """MLP channels are kept in multiples of it."""
+
+    @property
     def name(self) -> str:
         """What is counted, in words."""
 

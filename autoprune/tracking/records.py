@@ -130,6 +130,7 @@ class TrialRecord(Record):
     parent: int | None = None  # the trial that a refined one started from; knobs are its own
     layout: dict[str, tuple[int, ...]] | None = None  # counts a layer, where knobs do not say them
     keep: KeepMap | None = None
+    plan: str = ""  # identity of the pruning plan
     params: int | None = None
     fraction: Figure = None  # share of the whole model's parameters kept
     backbone_removed: Figure = None  # share of the backbone's parameters removed
