@@ -143,7 +143,9 @@ def _magnitude(importance: Importance, kind: str, text_weight: float) -> np.ndar
     # Weights of one layer say nothing about those of another: only the rank within counts.
     params = _params(importance, kind)
     share: np.ndarray = getattr(importance, f"magnitude_{kind}") / params
-    relative: np.ndarray = share / np.nanmean(share, axis=1, keepdims=True) * params
+    known = np.maximum(np.isfinite(share).sum(axis=1, keepdims=True), 1)  # a dropped layer has none
+    mean = np.nansum(share, axis=1, keepdims=True) / known
+    relative: np.ndarray = share / np.where(mean > 0, mean, 1.0) * params
     return relative
 
 

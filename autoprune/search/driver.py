@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import tempfile
@@ -28,6 +29,7 @@ from autoprune.search.stages import Stages
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy, open_storage
 from autoprune.search.tracked import tracked
+from autoprune.search.warm import warm_up
 from autoprune.search.work import Prepared, Problem
 from autoprune.tracking.location import check_tracking, default_uri
 from autoprune.tracking.records import SearchSummary
@@ -134,13 +136,20 @@ def _run(
             prepared = problem.prepare(settings, space, on_stage)
             session.begin()
         _retry_if_all_failed(store)
+        warm = warm_up(settings, space, store, prepared.facts)
+        for note in warm.notes:
+            listener.on_stage(note)
+        store.write("facts.json", json.dumps(dict(prepared.facts), indent=1))
+        study = _study(settings, space, store)
+        study.describe({**prepared.facts, "fixed": space.complete({})})
+        study.learn(warm.told)
         with tracked(settings, space, store, prepared, listener, tracking) as log:
             campaign = Campaign(
                 settings,
                 space,
                 store,
-                _study(settings, space, store),
-                baselines=prepared.baselines,
+                study,
+                baselines=(*prepared.baselines, *warm.first),
                 versions=prepared.versions,
                 listener=listener,
                 on_record=log.record,

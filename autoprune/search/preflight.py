@@ -24,6 +24,10 @@ def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
     if settings.tracking_uri is not None:
         check_tracking(settings.tracking_uri)
     check_problem(settings, outline=outline)
+    if settings.warm_start:
+        from autoprune.search.warm import check_warm
+
+        check_warm(settings)
     if settings.storage is not None and not settings.storage.startswith("sqlite"):
         from autoprune.search.study import open_storage
 

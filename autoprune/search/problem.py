@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -162,6 +163,23 @@ class PreparedSearch:
         if any(PRECISIONS[name].storage for name in self.settings.precisions):
             names.append("torchao")
         return {name: version(name) for name in names}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What another search must share to learn from this one, and the range of sizes."""
+        sizes = {"params": [self.context.min_params, self.context.max_params]}
+        for name in self.settings.precisions:
+            if self.context.spans:
+                sizes[name] = list(
+                    self.context.spans[precision_beside(name, self.context.precision)]
+                )
+        return {
+            "dense": self.assets.identity,
+            "tasks": sorted(self.assets.exams["search"].dense.by_task),
+            "max_recovery_samples": self.settings.max_recovery_samples,
+            "objective": self.settings.objective,
+            "sizes": sizes,
+        }
 
     @property
     def measured(self) -> Mapping[str, float]:

@@ -10,6 +10,8 @@
         trials/0007.error.txt   the traceback of a failed trial
         rungs/0007/      checkpoint of an unfinished trial, removed when it ends
         seconds          time that earlier sessions spent
+        facts.json       model, tasks and sizes, for searches that learn from this one
+        warm.json        what was taken over from earlier searches, if any
         key              tells this search from every other one, anywhere
         front.json       the SearchSummary, there once the search has finished
         lock             the driver that is at work
@@ -209,6 +211,15 @@ class SearchStore:
     def write_summary(self, summary: SearchSummary) -> None:
         """Write the confirmed result."""
         self._write("front.json", summary.to_json(indent=2))
+
+    def facts(self) -> dict[str, Any] | None:
+        """Return what a later search must share to learn from this one, where it is known."""
+        path = self.directory / "facts.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else None
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the directory, whole or not at all."""
+        self._write(name, text)
 
     def reopen(self) -> None:
         """Take the result back: the search goes on."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.predictor import Finished, Predictor
+from autoprune.search.refine import REFINE
 from autoprune.search.samplers import derived_seed, make_sampler
 from autoprune.search.space import Value
 from autoprune.tracking.records import TrialRecord, share_in
@@ -28,6 +30,20 @@ if TYPE_CHECKING:
 
 TRIAL, ORIGIN, REASON, PREDICTED, FIDELITY = "trial", "origin", "reason", "predicted", "fidelity"
 """User attributes of an Optuna trial."""
+
+
+FACTS, FROM = "facts", "from"
+"""User attributes of a study, and of a trial that another search ran."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A result of another search: its name and trial, knobs, size kept and retention."""
+
+    key: str
+    knobs: Mapping[str, Value]
+    size: float
+    retention: float
 
 
 class SearchStudy:
@@ -97,7 +113,7 @@ class SearchStudy:
     def holds(self, knobs: Mapping[str, Value]) -> bool:
         """Say whether a configuration lies within the sampled space."""
         return all(
-            name in knobs and _contains(domain, knobs[name])
+            name in knobs and contains(domain, knobs[name])
             for name, domain in self.distributions.items()
         )
 
@@ -117,6 +133,29 @@ class SearchStudy:
         trial.set_user_attr(TRIAL, number)
         trial.set_user_attr(ORIGIN, origin)
         self._numbers[number] = trial.number
+
+    # ---- what is known from elsewhere
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Keep what a later search on the same storage must know to learn from this one."""
+        self._study.set_user_attr(FACTS, dict(facts))
+
+    def learn(self, told: Sequence[Told]) -> None:
+        """Add results of earlier searches, each once; they are nobody's trials here."""
+        from optuna.trial import create_trial
+
+        known = {trial.user_attrs.get(FROM) for trial in self._study.get_trials(deepcopy=False)}
+        for row in told:
+            if row.key in known or not self.holds(row.knobs):
+                continue
+            self._study.add_trial(
+                create_trial(
+                    params={n: snapped(d, row.knobs[n]) for n, d in self.distributions.items()},
+                    distributions=dict(self.distributions),
+                    values=[row.size, row.retention],
+                    user_attrs={FROM: row.key, FIDELITY: 1.0},
+                )
+            )
 
     # ---- tell
 
@@ -190,6 +229,9 @@ class SearchStudy:
         trial = Trial(self._study, frozen._trial_id)
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
+        if values is not None and not constraints:
+            # Samplers want the same constraints of all; one that was not measured is at its edge.
+            constraints = dict.fromkeys(self._constrained(), 0.0)
         for name, value in (constraints or {}).items():
             trial.set_constraint(name, value)
         state = TrialState.COMPLETE if values is not None else TrialState.FAIL
@@ -199,6 +241,11 @@ class SearchStudy:
             state=TrialState.PRUNED if pruned else state,
             skip_if_finished=True,
         )
+
+    def _constrained(self) -> list[str]:
+        """Return the names of the constraints that trials were told with."""
+        trials = self._study.get_trials(deepcopy=False)
+        return next((list(trial.constraints) for trial in trials if trial.constraints), [])
 
     # ---- after a kill
 
@@ -276,13 +323,39 @@ def snapped(domain: BaseDistribution, value: Value) -> Value:
     return type(value)(min(high, max(low, near)))
 
 
-def _contains(domain: BaseDistribution, value: Value) -> bool:
+def contains(domain: BaseDistribution, value: Value) -> bool:
+    """Say whether a distribution can give a value."""
     choices = getattr(domain, "choices", None)
     if choices is not None:
         return any(value == c and type(value) is type(c) for c in choices)
     if isinstance(value, (bool, str)):
         return False
     return bool(getattr(domain, "low") <= value <= getattr(domain, "high"))  # noqa: B009
+
+
+def read_study(url: str, name: str) -> tuple[dict[str, Any], list[Told]] | None:
+    """Return the facts and full results of a study on a storage; None if it is not there."""
+    import optuna
+
+    storage = open_storage(url, Path())
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None
+    facts = study.user_attrs.get(FACTS)
+    if facts is None:
+        return None
+    told = [
+        Told(
+            f"{name}:{trial.user_attrs[TRIAL]}",
+            {**facts["fixed"], **trial.params},
+            trial.values[0],
+            trial.values[1],
+        )
+        for trial in study.get_trials(deepcopy=False)
+        if trial.user_attrs.get(FIDELITY) == 1.0 and trial.user_attrs.get(ORIGIN, REFINE) != REFINE
+    ]
+    return dict(facts), told
 
 
 def open_storage(url: str | None, journal: Path) -> BaseStorage:

@@ -178,6 +178,10 @@ class Prepared(Protocol):
         """The bound on the size."""
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What another search must share to learn from this one: plain JSON values."""
+
+    @property
     def measured(self) -> Mapping[str, float]:
         """What preparing took, by name."""
 

@@ -144,6 +144,15 @@ class ToyPrepared:
     dense: Dense = field(default_factory=lambda: Dense(params=DENSE, scores={"digits_read": 1.0}))
     budget: Budget = field(default_factory=lambda: Budget(text="60%", params=600, fraction=0.6))
     versions: Mapping[str, str] = field(default_factory=lambda: {"toy": "1"})
+    facts: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "dense": "toy",
+            "tasks": ["digits_read"],
+            "max_recovery_samples": 800,
+            "objective": "params",
+            "sizes": {"params": [300, 600]},
+        }
+    )
     measured: Mapping[str, float] = field(default_factory=lambda: {"importance_peak_gib": 0.5})
 
     def finish(

@@ -147,6 +147,48 @@ class TestEverySampler:
             assert np.mean(np.array(proposed) < 0.3) <= 0.3
 
 
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_running_trials_repel_the_next_suggestion(name: str, tmp_path: Path) -> None:
+    """Parallel suggestions do not pile up where the model sees the most to gain."""
+    near = {}
+    for running in (0, 12):
+        s = study(name, tmp_path, trials=60, journal=f"{running}")
+        rng = np.random.default_rng(1)
+        for number in range(24):
+            knobs = {
+                "size": rng.uniform(),
+                "axis": "width",
+                "temperature": rng.uniform(),
+                "protect_first": 0,
+            }
+            s.enqueue(number, knobs, "given")
+            size, value = score(knobs)
+            s.complete(number, size, 10 * value, {})
+        for number in range(100, 100 + running):
+            place = 0.7 + 0.005 * (number - 106)
+            point = {"size": 0.5, "axis": "width", "temperature": place, "protect_first": 0}
+            s.enqueue(number, point, "given")
+        asked = [s.ask(number)["temperature"] for number in range(200, 206)]
+        assert len(set(asked)) == len(asked)
+        near[running] = np.mean(np.abs(np.array(asked) - 0.7))
+    assert near[12] > near[0]
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_predicted_and_constrained_trials_go_together(name: str, tmp_path: Path) -> None:
+    """A stopped trial is told without constraints: they were never measured to the end."""
+    s = study(name, tmp_path, trials=40)
+    for number in range(16):
+        size, value = score(s.ask(number))
+        if number % 4 == 3:
+            s.stop(number, size, 1, value / 2)
+        else:
+            s.complete(number, size, value, {0: -1.0, 1: value}, {"latency": size - 0.5})
+    s.settle()
+    assert any(t.user_attrs.get("fidelity") == 0.0 and t.values for t in s.trials())
+    assert set(s.ask(16)) == set(SPACE.distributions())
+
+
 def test_unknown_sampler_names_the_nearest() -> None:
     with pytest.raises(AutoPruneError, match="did you mean 'nsga2'"):
         make_sampler("nsga3", 0, 10)
