@@ -87,6 +87,7 @@ def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
         "deployable": "stock",
         "multiple": 8,
         "refine": 0.5,
+        "rung_share": 0.5,
         "warm_baselines": False,
         "warm_start": ("a",),
     }
