@@ -8,6 +8,7 @@ anew with it, and go on. Units that are gone stay gone.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -69,8 +70,12 @@ def lift(found: Importance, plan: PruningPlan, dense: Importance) -> Importance:
                 alone = len(layer.heads) == len(groups)
                 source = getattr(found, name.replace("_heads", "_groups")) if alone else measured
                 values[layer.index, units["heads"]] = source[place, : len(layer.heads)]
-    counts = {"samples": found.samples, "answer_tokens": found.answer_tokens, "loss": found.loss}
-    return replace(dense, **lifted, **counts)
+    counts: dict[str, Any] = {
+        "samples": found.samples,
+        "answer_tokens": found.answer_tokens,
+        "loss": found.loss,
+    }
+    return replace(dense, **{**lifted, **counts})
 
 
 def part_way(

@@ -139,8 +139,7 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
     if settings.storage is not None and not SearchStore(search_dir(settings.home, name)).exists():
         found = read_study(settings.storage, name)
         if found is not None:
-            facts, results = found
-            return _Earlier(facts, results, {})
+            return _Earlier(*found, {})
     store = find_search(settings.home, name)
     facts = store.facts()
     if facts is None:
