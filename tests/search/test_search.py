@@ -19,6 +19,7 @@ from search_toy import ToyProblem, ToyWork, write_space
 
 from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.search.driver import run_search
+from autoprune.search.forecast import Forecast
 from autoprune.search.listener import SearchListener
 from autoprune.search.session import RaySession
 from autoprune.search.settings import SearchSettings, make_settings
@@ -47,6 +48,10 @@ class Watch(SearchListener):
         self.stages: list[str] = []
         self.confirmed: list[tuple[int, int]] = []
         self.done = 0
+        self.forecasts: list[Forecast] = []
+
+    def on_forecast(self, forecast: Forecast) -> None:
+        self.forecasts.append(forecast)
 
     def on_stage(self, text: str) -> None:
         self.stages.append(text)
@@ -75,7 +80,15 @@ class TestSearch:
         work = ToyWork(trouble=trouble, log=str(tmp_path / "log"))
         watch = Watch()
         asked = settings(tmp_path, trials=10, early_stopping=False)
-        summary = run_search(asked, watch, ToyProblem(work), tracking=False)
+        expected = Forecast(1.0, 20.0, 300.0, disk=0, runs=1, tokens=1)
+        problem = ToyProblem(work, expected=expected)
+        summary = run_search(asked, watch, problem, tracking=False)
+        assert watch.forecasts == [expected]
+        assert [s.stage for s in summary.stages] == ["prepare", "trials", "confirm"]
+        assert [s.forecast for s in summary.stages] == [1.0, 20.0, 300.0]
+        assert all(s.seconds > 0 for s in summary.stages)
+        assert summary.ended == "all 10 trials were launched"
+        assert [rung.share for rung in summary.rungs] == [0.0, 0.5]
         found = records(tmp_path)
         assert found[2].reason == "ValueError: no such luck second line"
         assert "nan" in found[3].reason
