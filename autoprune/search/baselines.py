@@ -52,14 +52,14 @@ _CUTS: dict[str, dict[str, Value]] = {
 _PLACES: tuple[tuple[str, float], ...] = (
     ("paper-depth", 1.0),
     ("paper-width", 1.0),
-    ("uniform-width", 1.0),
-    ("depth-then-width", 1.0),
-    ("paper-depth", 0.5),
+    ("depth-then-width", 0.5),
     ("uniform-width", 0.5),
+    ("paper-depth", 0.5),
+    ("uniform-width", 1.0),
 )
 _STARTS: dict[str, tuple[float, dict[str, Value]]] = {
     f"{START}keep-heads": (0.75, {"axis": "width", "attention_share": 0.2}),
-    f"{START}keep-heads-small": (0.25, {"axis": "width", "attention_share": 0.2}),
+    f"{START}keep-heads-small": (0.25, {"axis": "width", "attention_share": 0.3}),
 }
 _OWN_RECOVERY: dict[str, Value] = {**_RECOVERY, "scope": "full", "data_fraction": 1.0}
 LOW_DATA, ALL_DATA, TIPPING = 0.05, 1.0, 0.5

@@ -31,6 +31,9 @@ REPORT_IMAGES = 384
 TARGETS = (0.30, 0.45, 0.60)
 """Shares of the backbone removed at which retention is compared."""
 
+USUAL = 24
+"""Trials of a search, by default."""
+
 SLACK = 1e-3
 """A candidate misses its target by a unit at most: less than this share of the backbone."""
 
@@ -112,7 +115,8 @@ def search(
     with tempfile.TemporaryDirectory(prefix="search-quality-") as scratch:
         # FLOPs stand for seconds: the search's own rules of time and budget apply.
         settings = tools.settings({**changes, "max_hours": budget / 3600, "name": "one"})
-        prepared = tools.prepared(settings, space)
+        # So many configurations are enqueued as in a search of the usual length.
+        prepared = tools.prepared(settings.model_copy(update={"trials": USUAL}), space)
         store = SearchStore(search_dir(Path(scratch), "one"))
         store.open(settings)
         spent = 0.0

@@ -236,7 +236,7 @@ def test_every_space_decodes_its_defaults_and_baselines(name: str) -> None:
 
 def test_the_default_space_holds_every_baseline() -> None:
     names = [b.name for b in baselines(load_space("hybrid"), lambda size: 0.5, 10)]
-    assert names[:3] == ["paper-depth", "paper-width", "uniform-width"]
+    assert names[:3] == ["paper-depth", "paper-width", "depth-then-width-half"]
     assert len(names) == 6
     assert len(baselines(load_space("hybrid"), lambda size: 0.5, 2)) == 2
 
