@@ -193,8 +193,7 @@ def _with_keys(
         return []
     queries = by_query(spec, allocation)
     means = [_step_means(spec, chain, scores, queries) for chain in chains]
-    weights = np.concatenate([chain.costs for chain in chains]).astype(np.float64)
-    everywhere = _ranks(np.concatenate(means), weights)
+    everywhere = _everywhere(chains, np.concatenate(means))
     # The bare minimum of the global rank breaks ties between layers by importance.
     blend = max(allocation.temperature, 1e-6)
     keyed, start = [], 0
@@ -209,6 +208,26 @@ def _with_keys(
         keyed.append(replace(chain, keys=np.minimum.accumulate(keys / chain.rate)))
         start = stop
     return keyed
+
+
+def _everywhere(chains: list[Chain], means: np.ndarray) -> np.ndarray:
+    """Return each step's rank among all chains' steps, in (0, 1); 0 for what is gone already.
+
+    What is gone counts as the lowest part of its own kind. So the ranks of a kind that has lost
+    half begin at a half, as its steps' places do, and attention and MLP go on at their rates.
+    """
+    weights = np.concatenate([chain.costs for chain in chains]).astype(np.float64)
+    kinds = np.concatenate([np.full(len(chain.costs), chain.kind) for chain in chains])
+    left = means >= 0
+    if left.all() or not left.any():
+        return _ranks(means, weights)
+    ranks = np.zeros(len(means))
+    ranks[left] = _ranks(means[left], weights[left])
+    for kind in (ATTENTION, MLP):
+        mine = left & (kinds == kind)
+        gone = weights[~left & (kinds == kind)].sum() / max(weights[kinds == kind].sum(), 1.0)
+        ranks[mine] = gone + (1 - gone) * ranks[mine]
+    return ranks
 
 
 def _step_means(spec: BackboneSpec, chain: Chain, scores: UnitScores, queries: bool) -> np.ndarray:

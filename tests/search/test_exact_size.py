@@ -209,3 +209,25 @@ def test_real_shapes_meet_their_sizes(name: str, stock: bool, space: str) -> Non
             else:
                 point[knob] = float(rng.uniform(domain.low, domain.high))
         check(read.complete(point), context)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+@pytest.mark.parametrize("attention_share", [0.2, 0.5, 0.8])
+def test_a_cut_under_way_goes_on_between_attention_and_mlp_as_asked(
+    temperature: float, attention_share: float
+) -> None:
+    """What is gone must not push the rest of its kind up among the others."""
+    spec = toy(8, 8, 8, 256, 0)
+    context = context_of(spec, importance(spec), 1, False, 1.0)
+    point = {"temperature": temperature, "attention_share": attention_share, "axis": "width"}
+    knobs = load_space("hybrid").complete({**point, "size": 0.4, "protect_first": 0})
+    once = decode(knobs, context).plan
+    under_way = part_way(dense_plan(spec), once, unit_scores(knobs, context), 9, 10)
+    for _ in range(4):
+        under_way = part_way(under_way, once, unit_scores(knobs, context), 8, 10)
+    again_measured = replace(context, importance=again(context.importance, under_way, 3))
+    later = decode(knobs, replace(again_measured, rescored=True)).plan
+    channels, before = (sum(s.channels for s in p.shapes) for p in (later, once))
+    assert abs(channels - before) < 0.12 * 8 * 256
+    heads, had = (sum(s.heads for s in p.shapes) for p in (later, once))
+    assert abs(heads - had) < 0.12 * 8 * 8
