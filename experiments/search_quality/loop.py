@@ -7,6 +7,7 @@ equal seeds give equal searches.
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +20,11 @@ from autoprune.pipeline.run import Bench
 from autoprune.resources import Resources
 from autoprune.search.bench import TrialBench, TrialWork
 from autoprune.search.campaign import Campaign
+from autoprune.search.grid import cells
 from autoprune.search.problem import PipelineProblem, PreparedSearch, preparation
+from autoprune.search.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.search.space import Space, load_space
+from autoprune.search.space import Space, Value, load_space
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy, open_storage
 from autoprune.search.trainable import fields_of
@@ -116,6 +119,7 @@ def search(
         # FLOPs stand for seconds: the search's own rules of time and budget apply.
         settings = tools.settings({**changes, "max_hours": budget / 3600, "name": "one"})
         # So many configurations are enqueued as in a search of the usual length.
+        space = PipelineProblem().narrow(settings, space).space
         prepared = tools.prepared(settings.model_copy(update={"trials": USUAL}), space)
         store = SearchStore(search_dir(Path(scratch), "one"))
         store.open(settings)
@@ -129,6 +133,7 @@ def search(
                 settings.seed,
                 settings.trials,
                 settings.objective,
+                _walk(settings, space),
             )
             campaign = Campaign(
                 settings,
@@ -138,7 +143,8 @@ def search(
                 baselines=prepared.baselines,
                 clock=lambda: spent,
             )
-            bench = TrialBench(tools.bench, TrialWork(b"", prepared.context, space))
+            work = TrialWork(b"", prepared.context, space, settings.rung_share)
+            bench = TrialBench(tools.bench, work)
             rows, models = [], {}
             while (job := campaign.next_job()) is not None:
                 run = bench.start(job)
@@ -169,6 +175,15 @@ def search(
         if (found := picked(rows, target)) is not None:
             found |= models[found["trial"]]
     return rows
+
+
+def _walk(settings: SearchSettings, space: Space) -> list[dict[str, Value]]:
+    """Return the cells of a grid in an order drawn by the seed; nothing for other samplers."""
+    if not SAMPLERS[settings.sampler].walks:
+        return []
+    walk = cells(space)
+    random.Random(settings.seed).shuffle(walk)
+    return walk
 
 
 def picked(rows: list[dict[str, Any]], target: float) -> dict[str, Any] | None:
