@@ -158,17 +158,14 @@ class LayerProbe:
         def read(_: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
             if not self.seen.blocks.counting:
                 return
-            inputs = args[0]
+            # A hook that held a tensor of the graph it hangs on would keep that graph for ever.
+            seen = args[0].detach()
             if output:
-                self._add_energy(parts[0], inputs.detach())
-                if inputs.requires_grad:
-                    inputs.register_hook(
-                        lambda grad: self._add_gate_taylor(parts[0], inputs.detach(), grad)
-                    )
+                self._add_energy(parts[0], seen)
+                if args[0].requires_grad:
+                    args[0].register_hook(lambda grad: self._add_gate_taylor(parts[0], seen, grad))
             if out.requires_grad:
-                out.register_hook(
-                    lambda grad: self._add_weight_taylor(parts, inputs.detach(), grad)
-                )
+                out.register_hook(lambda grad: self._add_weight_taylor(parts, seen, grad))
 
         return read
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,17 @@ def test_the_model_is_left_as_it_was() -> None:
     for module in model.modules():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             assert not hook.__module__.startswith("autoprune")
+
+
+def test_no_graph_outlives_the_pass() -> None:
+    """A hook that held a tensor of its own graph would keep the activations of every batch."""
+    model, encoded = tiny_model(), sample_set()
+    alive = []
+    for _ in range(3):
+        measure(model, encoded, range(4), batch_size=2)
+        gc.collect()
+        alive.append(sum(isinstance(found, torch.Tensor) for found in gc.get_objects()))
+    assert alive[0] == alive[1] == alive[2]
 
 
 def test_a_dead_unit_scores_nothing() -> None:
