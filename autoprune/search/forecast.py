@@ -31,6 +31,8 @@ from autoprune.pruning.footprint import importance_peak, rows_within, surgery_pe
 from autoprune.resources import Resources
 from autoprune.search.baselines import known
 from autoprune.search.halving import Halving
+from autoprune.search.refine import probes_of_climb, refined_trials
+from autoprune.search.rescoring import rows_of_rescoring
 from autoprune.search.settings import SearchSettings
 from autoprune.search.sizes import Sizes
 from autoprune.search.space import Space
@@ -214,6 +216,12 @@ def forecast(
     part = settings.rung_share
     trials = sum(one.trial(whole, space.rungs, part) for one in beside)
     trials += sum(one.trial(reach, space.rungs, part) for one in drawn) / len(drawn)
+    refined = refined_trials(settings.trials, settings.refine)
+    trials += refined * probes_of_climb() * sum(one.proxy for one in drawn) / len(drawn)
+    kept = tuple(_scaled(shape, (1 + half) / 2) for shape in dense.spec.layers)
+    rescoring = rows_of_rescoring(space, lengths.rows * PROBE_IMAGES)
+    rescoring *= _step(cost, kept, lengths, "full") * speeds["full"].training
+    trials += (settings.trials - len(tried)) * rescoring
     points = min(settings.confirm_points, settings.trials)
     expected = min(float(points), reach[-1] + len(beside))
     confirm = expected * sum(one.rerun for one in drawn) / len(drawn)

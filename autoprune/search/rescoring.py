@@ -19,7 +19,7 @@ from autoprune.pruning.importance import measure
 from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.rescore import lift, part_way
 from autoprune.search.decode import DecodeContext, decode, sizing_of, unit_scores
-from autoprune.search.space import Value
+from autoprune.search.space import Space, Value
 
 RESCORE = "rescore"
 """Name of the stage in a record's seconds."""
@@ -29,6 +29,18 @@ STEPS = 10
 
 ROWS = 32
 """Calibration rows of one measurement."""
+
+
+def rows_of_rescoring(space: Space, most: float) -> float:
+    """Return how many calibration rows a sampled trial reads again, on average.
+
+    Args:
+        space: of which the knob ``rescore`` counts.
+        most: rows that the workers have.
+    """
+    knob = space.knobs.get(RESCORE)
+    values = [space.complete({})[RESCORE]] if knob is None else list(knob.values())
+    return values.count("tenths") / len(values) * (STEPS - 1) * min(ROWS, most)
 
 
 @dataclass(frozen=True)
