@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.cells import Row, read_rows
+from experiments.cells import Row, by, read_rows
 from experiments.claims import mean_interval
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import TARGETS
@@ -134,6 +134,32 @@ def verdict(mean: float, low: float, wanted: float) -> str:
     return "met in the mean, not shown" if mean >= wanted else "missed"
 
 
+def again(rows: dict[str, Row]) -> list[dict[str, Any]]:
+    """Return retention of what was found, trained again with fresh seeds, by target and arm.
+
+    A search is the unit: its value is the mean over fresh seeds, intervals are over searches.
+    """
+    found: dict[tuple[float, str], dict[int, float]] = {}
+    for (target, arm, seed), group in by(rows.values(), "target", "arm", "search_seed").items():
+        value = float(np.mean([row["report"] for row in group]))
+        found.setdefault((target, arm), {})[seed] = value
+    out = []
+    for (target, arm), values in sorted(found.items()):
+        row: dict[str, Any] = {
+            "backbone removed": f"{target:.0%}",
+            "arm": ARMS[arm].text,
+            "searches": len(values),
+            "R": text(list(values.values())),
+        }
+        full = found.get((target, "full"), {})
+        gaps = [full[seed] - value for seed, value in values.items() if seed in full]
+        if arm != "full" and gaps:
+            mean, low, high = mean_interval(gaps)
+            row["full minus it"] = f"{mean:+.3f} ({low:+.3f} … {high:+.3f})"
+        out.append(row)
+    return out
+
+
 def plot(arms: dict[str, dict[int, Row]], path: Path, best: float) -> None:
     """Draw hypervolume over cost, means over seeds with their intervals."""
     from matplotlib import pyplot as plt
@@ -167,6 +193,14 @@ def plot(arms: dict[str, dict[int, Row]], path: Path, best: float) -> None:
     figure.savefig(path, dpi=130)
 
 
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a table as CSV."""
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(k for row in rows for k in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     for path in sorted(HERE.glob("searches-*.jsonl")):
         dense = path.stem.removeprefix("searches-")
@@ -174,15 +208,17 @@ def main() -> None:
         if "full" not in arms:
             continue
         rows = table(arms)
-        with (HERE / f"table-{dense}.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(dict.fromkeys(k for r in rows for k in r)))
-            writer.writeheader()
-            writer.writerows(rows)
+        write(HERE / f"table-{dense}.csv", rows)
         print(f"\n## {dense}, ideal {ideal(arms):.4f}")
         for row in rows:
             print(row)
         for line in targets(arms):
             print("|", " | ".join(line), "|")
+        found = again(read_rows(HERE / f"fronts-{dense}.jsonl"))
+        if found:
+            write(HERE / f"again-{dense}.csv", found)
+        for row in found:
+            print(row)
         plot(arms, HERE / f"cost-{dense}.png", ideal(arms))
 
 

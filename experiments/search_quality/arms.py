@@ -69,7 +69,9 @@ class Arm:
 ARMS: dict[str, Arm] = {
     "full": Arm("AutoPrune"),
     "random": Arm("random search", {**_BARE, "sampler": "random"}),
-    "grid": Arm("the study's grid, in random order", {**_BARE, "sampler": "grid", "space": "paper"}, _grid),
+    "grid": Arm(
+        "the study's grid, in random order", {**_BARE, "sampler": "grid", "space": "paper"}, _grid
+    ),
     "rule": Arm("depth then width, recovery by TPE", _BARE, _depth_then_width),
     "no-fidelity": Arm("without multi-fidelity", {"early_stopping": False}),
     "no-baselines": Arm("without warm baselines", {"warm_baselines": False}),

@@ -1,0 +1,102 @@
+"""What is read off searches: fronts chosen by one split, and measured on another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.search.space import load_space
+from experiments.search_quality.analyse import again, paired, verdict
+from experiments.search_quality.arms import ARMS
+from experiments.search_quality.loop import picked
+from experiments.search_quality.measures import at, cost_of, curve, front, started, volume
+
+
+def trial(
+    size: float, search: float | None, report: float, spent: float, origin: str = "sampler"
+) -> dict[str, Any]:
+    return {
+        "size": size,
+        "removed": 1 - size,
+        "search": search,
+        "report": report,
+        "spent": spent,
+        "origin": origin,
+    }
+
+
+TRIALS = [
+    trial(0.7, 0.80, 0.70, 1.0, "paper-depth"),
+    trial(0.5, 0.60, 0.65, 2.0),
+    trial(0.6, 0.55, 0.99, 3.0),  # best on report, and not chosen: search does not know
+    trial(0.5, None, 0.0, 4.0),  # stopped
+    trial(0.6, 0.75, 0.72, 5.0, "refine"),
+]
+
+
+def test_the_front_is_chosen_by_search_and_measured_on_report() -> None:
+    assert [t["spent"] for t in front([t for t in TRIALS if t["search"] is not None])] == [2, 5, 1]
+    assert volume(TRIALS, 1.5) == pytest.approx(0.3 * 0.70)
+    assert volume(TRIALS, 2.5) == pytest.approx(0.2 * 0.65 + 0.3 * 0.70)
+    assert volume(TRIALS, 4.5) == volume(TRIALS, 2.5)
+    # The last one has the larger search score, at 0.7 the report says less than at 0.6.
+    assert volume(TRIALS, 5.0) == pytest.approx(0.1 * 0.65 + 0.4 * 0.72)
+    assert [value for _, value in curve(TRIALS, 5.0, 5)] == [volume(TRIALS, s) for s in range(1, 6)]
+    assert started(TRIALS) == pytest.approx(0.3 * 0.70)
+
+
+def test_costs_and_sizes() -> None:
+    assert cost_of(TRIALS, lambda value: value >= 0.3) == 2.0
+    assert cost_of(TRIALS, lambda value: value >= 0.9) is None
+    assert at(TRIALS, 0.4) == 0.72
+    assert at(TRIALS, 0.45) == 0.65
+    assert at(TRIALS, 0.6) is None
+    assert picked(TRIALS, 0.3) == TRIALS[0]
+
+
+def test_searches_are_the_unit() -> None:
+    rows = {
+        f"{arm}{seed}{fresh}": {
+            "target": 0.3,
+            "arm": arm,
+            "search_seed": seed,
+            "report": base + 0.01 * seed + 0.001 * fresh,
+        }
+        for arm, base in (("full", 0.9), ("random", 0.8))
+        for seed in range(3)
+        for fresh in range(2)
+    }
+    full, random = again(rows)
+    assert full["searches"] == 3
+    assert full["R"].startswith("0.911 (0.886 … 0.935")
+    assert random["full minus it"] == "+0.100 (+0.100 … +0.100)"
+    mean, low, high, seeds = paired(
+        {0: {"v": 1.0}, 1: {"v": 2.0}}, {1: {"v": 0.5}}, lambda r: r["v"]
+    )
+    assert (mean, seeds) == (1.5, 1)
+    assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "said"),
+    [(0.5, 0.4, "met"), (0.35, 0.1, "met in the mean, not shown"), (0.2, 0.1, "missed")],
+)
+def test_a_target_is_met_by_its_interval(mean: float, low: float, said: str) -> None:
+    assert verdict(mean, low, 0.3) == said
+
+
+def test_arms_differ_in_one_thing() -> None:
+    default = load_space("hybrid")
+    assert ARMS["full"].settings == {}
+    for name in ("full", "random", "no-fidelity", "no-baselines", "no-refinement", "gp"):
+        assert ARMS[name].space() == default
+    for name in ("no-fidelity", "no-baselines", "no-refinement", "gp"):
+        assert len(ARMS[name].settings) == 1
+    rule, grid = ARMS["rule"].space(), ARMS["grid"].space()
+    assert {n: rule.knobs[n] for n in ("recovery", "scope", "data_fraction")} == {
+        n: default.knobs[n] for n in ("recovery", "scope", "data_fraction")
+    }
+    assert grid.knobs["backbone_removed"].values() == (0.30, 0.45, 0.60)
+    assert grid.knobs["recovery"] == load_space("paper").knobs["recovery"]
