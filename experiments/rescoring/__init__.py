@@ -1,0 +1,1 @@
+"""Does measuring importance again and again pay?"""
