@@ -43,7 +43,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What halving says of an arrival: go on or not, and where it stands (0 is best)."""
+    """What halving says of an arrival: go on or not, and how many stand before it."""
 
     stop: bool
     place: int
@@ -121,7 +121,8 @@ class Halving:
         peers = list(self.arrivals[rung].values())
         if rung == 0:
             peers = [p for p in peers if p.axis == arrival.axis]
-        place = order(peers).index(arrival.trial)
+        keys = _keys(peers)
+        place = sum(key < keys[arrival.trial] for key in keys.values())
         worst = place >= math.ceil(len(peers) * (1.0 - self.share(rung)))
         exempt = baseline or self.exempt(arrival.trial)
         enough = len(peers) >= self.minimum
@@ -134,20 +135,27 @@ def order(arrivals: Sequence[Arrival]) -> list[int]:
     Feasible before infeasible (by violation); then by non-dominated rank; within a rank by
     hypervolume contribution to that rank; then by number.
     """
+    keys = _keys(arrivals)
+    return sorted(keys, key=lambda trial: (keys[trial], trial))
+
+
+def _keys(arrivals: Sequence[Arrival]) -> dict[int, tuple[float, float, float]]:
+    """Return what trials are compared by, smaller is better; equal for equal arrivals.
+
+    Recipes of one plan are equal before recovery. Together they contribute what one of them would:
+    counted one by one they would contribute nothing, and the last of them would come last.
+    """
+    keys = {a.trial: (a.violation, 0.0, 0.0) for a in arrivals if a.violation > 0}
     feasible = [a for a in arrivals if a.violation <= 0]
-    broken = sorted((a for a in arrivals if a.violation > 0), key=lambda a: (a.violation, a.trial))
-    points = [(a.size, a.value) for a in feasible]
+    points = sorted({(a.size, a.value) for a in feasible})
     layers = ranks(points)
     corner = _corner(points)
-    gain = [0.0] * len(points)
+    found: dict[tuple[float, float], tuple[float, float, float]] = {}
     for layer in set(layers):
-        members = [i for i, rank in enumerate(layers) if rank == layer]
-        for index, value in zip(
-            members, contributions([points[i] for i in members], corner), strict=True
-        ):
-            gain[index] = value
-    keys = [(layers[i], -gain[i], a.trial) for i, a in enumerate(feasible)]
-    return [trial for _, _, trial in sorted(keys)] + [a.trial for a in broken]
+        members = [point for point, rank in zip(points, layers, strict=True) if rank == layer]
+        gains = contributions(members, corner)
+        found |= {p: (0.0, layer, -gain) for p, gain in zip(members, gains, strict=True)}
+    return keys | {a.trial: found[a.size, a.value] for a in feasible}
 
 
 def _corner(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

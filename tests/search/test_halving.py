@@ -56,6 +56,15 @@ def test_nothing_stops_before_there_is_something_to_compare_with() -> None:
     assert run(halving, 1, [1]) == [True]
 
 
+def test_equal_arrivals_share_a_place() -> None:
+    halving = Halving(exempt_share=0.0)
+    # Recipes of one plan, as a walk over a grid has them: alike before they are recovered.
+    assert run(halving, 0, [0.5] * 12) == [False] * 12
+    assert halving.judge(0, Arrival(20, 0.5, 0.4, "width")).stop
+    twins = [Arrival(0, 0.40, 0.50), Arrival(1, 0.40, 0.50), Arrival(2, 0.41, 0.51)]
+    assert order([*twins, Arrival(3, 0.60, 0.90)]) == [3, 0, 1, 2]
+
+
 def test_first_rung_stops_the_bottom_quarter_and_later_rungs_the_bottom_half() -> None:
     first, later = Halving(exempt_share=0.0), Halving(exempt_share=0.0)
     descending = list(range(40, 0, -1))
