@@ -80,22 +80,33 @@ def known(
     """
     if not settings.warm_baselines or SAMPLERS[settings.sampler].walks:
         return []
-    first = baselines(space, removed_at, room(settings.trials))
-    return first if settings.warm_start else [*first, *starts(space, settings.trials // 12)]
+    first = baselines(space, removed_at, room(settings.trials), settings.data_fraction)
+    if settings.warm_start:
+        return first
+    return [*first, *starts(space, settings.trials // 12, settings.data_fraction)]
 
 
-def starts(space: Space, limit: int) -> list[Baseline]:
-    """Return AutoPrune's own starting points that ``space`` holds, no more than ``limit``."""
+def starts(space: Space, limit: int, data: float | None = None) -> list[Baseline]:
+    """Return AutoPrune's own starting points that ``space`` holds, no more than ``limit``.
+
+    They have all data, or what ``data`` fixes for every candidate.
+    """
     found = []
     for name, (size, cut) in _STARTS.items():
         knobs = _first_precision(space, {**_UNIFORM, **_OWN_RECOVERY, **cut, "size": size})
+        knobs["data_fraction"] = data or knobs["data_fraction"]
         if _holds(space, knobs):
             sampled = {k: v for k, v in knobs.items() if k in space.distributions()}
             found.append(Baseline(name, sampled))
     return found[:limit]
 
 
-def baselines(space: Space, removed_at: Callable[[float], float], limit: int) -> list[Baseline]:
+def baselines(
+    space: Space,
+    removed_at: Callable[[float], float],
+    limit: int,
+    data: float | None = None,
+) -> list[Baseline]:
     """Return the baselines that ``space`` holds, the most telling first.
 
     Args:
@@ -103,11 +114,13 @@ def baselines(space: Space, removed_at: Callable[[float], float], limit: int) ->
             precisions, baselines have the first, the least quantised one.
         removed_at: share of the backbone removed at a value of the knob ``size``.
         limit: no more than this many.
+        data: fraction that is fixed for every candidate, in place of the study's.
     """
     found = []
     for name, size in _PLACES:
-        data = LOW_DATA if removed_at(size) <= TIPPING else ALL_DATA
-        knobs = {**_UNIFORM, **_RECOVERY, **_CUTS[name], "size": size, "data_fraction": data}
+        usual = LOW_DATA if removed_at(size) <= TIPPING else ALL_DATA
+        own = {"size": size, "data_fraction": data or usual}
+        knobs: dict[str, Value] = {**_UNIFORM, **_RECOVERY, **_CUTS[name], **own}
         knobs = _first_precision(space, knobs)
         if _holds(space, knobs):
             sampled = {k: v for k, v in knobs.items() if k in space.distributions()}

@@ -1,7 +1,8 @@
 """The knob space as a model and its search leave it: what has no effect is fixed, not sampled.
 
 A sampler that is given a knob without effect learns from its noise. So the space is narrowed
-once, before anything is drawn: knobs that cannot matter here take their default.
+once, before anything is drawn: knobs that cannot matter here take their default, and one that
+an option fixes takes the option's value.
 """
 
 from __future__ import annotations
@@ -70,11 +71,13 @@ def narrow(
     fixed: dict[str, Range | Choice] = {}
     gone: list[str] = []
     for name in dropped:
-        default = KNOBS[name].default
-        if default is None:
+        value = KNOBS[name].default
+        if name == "data_fraction" and settings.data_fraction is not None:
+            value = settings.data_fraction
+        if value is None:
             gone.append(name)
         else:
-            fixed[name] = Choice(choices=(default,))
+            fixed[name] = Choice(choices=(value,))
     by_reason: dict[str, list[str]] = {}
     for name, why in dropped.items():
         by_reason.setdefault(why, []).append(name)

@@ -135,6 +135,16 @@ def test_known_configurations_can_be_left_out() -> None:
     assert starts(load_space("depth"), 2) == []
 
 
+def test_an_option_that_fixes_the_data_is_what_the_knob_says_and_leaves_the_baselines() -> None:
+    settings = make_settings({"data_fraction": 0.2})
+    found = narrowed("hybrid", data_fraction=0.2).space
+    assert found.complete({})["data_fraction"] == 0.2
+    free = known(narrowed("hybrid").space, lambda size: 0.4, make_settings({}))
+    fixed = known(found, lambda size: 0.4, settings)
+    assert [b.name for b in fixed] == [b.name for b in free]
+    assert all(found.complete(b.knobs)["data_fraction"] == 0.2 for b in fixed)
+
+
 def test_real_shapes_narrow_too() -> None:
     own_keys = spec_of(shape_config("llava-1.5-7b"))
     assert "head_unit" not in narrowed("hybrid", own_keys).space.distributions()
