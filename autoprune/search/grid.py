@@ -20,13 +20,14 @@ OF_RECOVERY = (
     "scope",
     "lora_rank",
     "learning_rate_scale",
+    "decay",
     "data_fraction",
     "passes",
     "distill_weight",
 )
 """Knobs of the recovery; the others say what is cut."""
 
-SWITCHES = ("axis", "depth_unit", "rescore", "recovery", "scope")
+SWITCHES = ("axis", "depth_unit", "recovery", "scope")
 """Knobs on whose value it depends whether others matter."""
 
 

@@ -49,9 +49,10 @@ def choose_parent(
     Args:
         front: members, of full fidelity.
         points: of each.
-        records: all trials; those that failed are no children.
+        records: all trials. One that failed is a child too: of a parent that nothing can be
+            moved in, all would fail.
     """
-    children = Counter(r.parent for r in records if r.state != "failed")
+    children = Counter(record.parent for record in records)
     gains = contributions(points)
     order = [(children[r.trial], -gain, r.trial) for r, gain in zip(front, gains, strict=True)]
     return front[order.index(min(order))] if order else None

@@ -23,7 +23,7 @@ class Sampler:
         build: makes the Optuna sampler for a seed and a number of trials in all.
         slow: a suggestion takes so long (about half a second) that it is asked for one trial
             ahead, while the workers are busy.
-        walks: it goes through a list of configurations (see ``narrow.cells``); nothing is built.
+        walks: it goes through a list of configurations (see ``grid.cells``); nothing is built.
     """
 
     build: Callable[[int, int], BaseSampler]

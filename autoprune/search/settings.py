@@ -261,6 +261,11 @@ class SearchSettings(BaseModel):
         sampler = SAMPLERS.get(data.get("sampler", ""))
         if sampler is None or not sampler.walks:
             return data
+        if data.get("warm_start"):
+            raise AutoPruneError(
+                f"--warm-start {data['warm_start'][0]} tells a sampler, and --sampler "
+                f"{data['sampler']} walks every configuration whatever it is told: leave one out"
+            )
         usual = SPACE_OF.get(data.get("deployable", "any"), "hybrid")
         walk = {"trials": len(cells(load_space(data.get("space") or usual))), "refine": 0.0}
         return {**walk, **data}

@@ -271,7 +271,7 @@ class SearchStudy:
             orphan = self._study.ask()
             self._study.tell(orphan, state=TrialState.FAIL)
         for number, record in sorted(records.items()):
-            if number not in self._numbers and record.origin != "refine":
+            if number not in self._numbers and record.origin != REFINE:
                 self._adopt(number, record)
             values = rungs.get(number, {})
             size = share_in(record, self._objective)

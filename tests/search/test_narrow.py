@@ -121,6 +121,12 @@ def test_a_walk_of_a_longer_list_than_anyone_waits_for_is_refused() -> None:
         cells(parse_space(f"description: long\nknobs:\n{ratios}", "long"))
 
 
+def test_every_knob_of_the_recovery_is_idle_without_one() -> None:
+    text = "description: a\nknobs:\n  recovery: [none, sft]\n  decay: [cosine, linear]\n"
+    found = cells(parse_space(text, "a"))
+    assert [c["recovery"] for c in found] == ["none", "sft", "sft"]
+
+
 def test_known_configurations_can_be_left_out() -> None:
     space = load_space("hybrid")
 

@@ -63,12 +63,12 @@ def test_the_parent_has_fewest_children_then_contributes_most(
     assert found.trial == chosen
 
 
-def test_failed_trials_are_no_children_and_an_empty_front_has_no_parent() -> None:
+def test_a_parent_whose_children_fail_is_not_asked_again_and_an_empty_front_has_none() -> None:
     front = [record(n) for n in range(3)]
     failed = TrialRecord(trial=9, state="failed", origin="refine", parent=1)
     found = choose_parent(front, POINTS, [*front, failed])
     assert found is not None
-    assert found.trial == 1
+    assert found.trial == 0
     assert choose_parent([], [], []) is None
 
 

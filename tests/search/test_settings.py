@@ -47,6 +47,12 @@ def test_a_wrong_setting_is_one_line_that_names_it(field: str, value: Any, text:
     assert caught.value.exit_code == 2
 
 
+def test_a_walk_takes_no_warm_start() -> None:
+    """Its first cells would be left out, since a walk goes by the numbers of its trials."""
+    with pytest.raises(AutoPruneError, match="--warm-start old tells a sampler, and --sampler grid"):
+        make_settings({"space": "paper", "sampler": "grid", "warm_start": ("old",)})
+
+
 def test_settings_survive_json() -> None:
     settings = make_settings({"budgets": ("3B-params",), "tasks": ("digits_read",), "seed": 3})
     assert SearchSettings.model_validate_json(settings.model_dump_json()) == settings
