@@ -88,6 +88,11 @@ class Evaluator:
         """The packed questions whose image rows ``features`` follow."""
         return self._encoding()[0]
 
+    @property
+    def docs(self) -> dict[str, list[str]]:
+        """Names of the documents (questions) that are asked, by task."""
+        return {s.name: docs["doc_id"] for s, docs in zip(self.specs, self._docs, strict=True)}
+
     def features(self, model: Any, batch_size: int = 64) -> np.ndarray | None:
         """Return the frozen vision features of all images, for :meth:`evaluate`.
 

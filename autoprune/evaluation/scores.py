@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,25 +131,38 @@ class TaskScores:
 
 
 def restricted(scores: TaskScores, like: TaskScores) -> TaskScores:
-    """Return ``scores`` on the documents of ``like`` alone, in its order.
+    """Return ``scores`` on the documents of ``like`` alone, in its order; see :func:`on_documents`."""
+    return on_documents(scores, {task.name: task.docs.tolist() for task in like.tasks})
+
+
+def on_documents(scores: TaskScores, docs: Mapping[str, Sequence[str]]) -> TaskScores:
+    """Return ``scores`` on some documents of each task alone, in the order given.
 
     Raises:
-        AutoPruneError: a task or a document of ``like`` is not there, or a task has no values a
-            document, so that its score on some of them is not known.
+        AutoPruneError: a task or a document is not there, or a task has no values a document, so
+            that its score on some of them is not known.
     """
     tasks = []
-    for wanted in like.tasks:
-        task = next((t for t in scores.tasks if t.name == wanted.name), None)
+    for name, wanted in docs.items():
+        task = next((t for t in scores.tasks if t.name == name), None)
         place = {} if task is None else {doc: row for row, doc in enumerate(task.docs.tolist())}
-        missing = [doc for doc in wanted.docs.tolist() if doc not in place]
+        missing = [doc for doc in wanted if doc not in place]
         if task is None or missing or task.values is None:
             raise AutoPruneError(
-                f"task {wanted.name!r} has no score of its own for each of the "
-                f"{len(wanted.docs)} documents asked for: evaluate on all of them"
+                f"task {name!r} has no score of its own for each of the {len(wanted)} documents "
+                "asked for: evaluate on all of them"
             )
-        rows = [place[doc] for doc in wanted.docs.tolist()]
+        rows = [place[doc] for doc in wanted]
         values = task.values[rows]
-        tasks.append(replace(wanted, chance=task.chance, score=float(values.mean()), values=values))
+        tasks.append(
+            replace(
+                task,
+                score=float(values.mean()),
+                docs=task.docs[rows],
+                images=task.images[rows],
+                values=values,
+            )
+        )
     return TaskScores(tuple(tasks))
 
 

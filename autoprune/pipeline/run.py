@@ -19,8 +19,8 @@ from autoprune.data.encoding import EncodedSet
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.proxy import kl_to_dense
-from autoprune.evaluation.retention import retention
-from autoprune.evaluation.scores import TaskScores, restricted
+from autoprune.evaluation.retention import kept_tasks, retention
+from autoprune.evaluation.scores import TaskScores, on_documents, restricted
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.quantise import quantised_copy
 from autoprune.models.shape import LayerShape
@@ -78,6 +78,7 @@ class Bench:
         self.device = resources.claim()
         opened = open_evaluators(assets, splits)
         self._evaluators = {(split, 1.0): found for split, found in opened.items()}
+        self._enough: dict[tuple[str, float], bool] = {}
         self.teacher = open_teacher(
             assets.teacher, self.device, partial(dense_model, assets, self.device)
         )
@@ -94,19 +95,21 @@ class Bench:
     def part(self, split: str, fraction: float) -> float:
         """Return the share of a split's images that a part of it needs, from ``fraction`` up.
 
-        It has ``LEAST_IMAGES`` at least, and questions of every task. Where the dense model's
-        score on some documents cannot be told from that on all, it is everything.
+        It has ``LEAST_IMAGES`` at least, and the tasks that count on all images count on it. Where
+        the dense model's score on some documents cannot be told from that on all, it is everything.
         """
-        exam = self.assets.exams[split]
-        if any(task.values is None for task in exam.dense.tasks):
-            return 1.0
-        whole = self.evaluator(split)
-        fraction = max(fraction, min(1.0, LEAST_IMAGES / whole.images))
+        fraction = max(fraction, min(1.0, LEAST_IMAGES / self.evaluator(split).images))
+        if fraction < 1.0 and (split, fraction) not in self._enough:
+            self._enough[split, fraction] = self._is_enough(split, fraction)
+        return fraction if self._enough.get((split, fraction)) else 1.0
+
+    def _is_enough(self, split: str, fraction: float) -> bool:
+        dense = self.assets.exams[split].dense
         try:
-            self.evaluator(split, fraction)
-        except AutoPruneError:  # it leaves a task without questions
-            return 1.0
-        return fraction
+            docs = self.evaluator(split, fraction).docs
+            return kept_tasks(on_documents(dense, docs)) == kept_tasks(dense)
+        except AutoPruneError:  # a task without questions or values, or none above chance
+            return False
 
     def start(self, candidate: Candidate) -> CandidateRun:
         """Prune the dense model to ``candidate``, ready to recover."""

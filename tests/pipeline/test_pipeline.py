@@ -13,8 +13,8 @@ from test_imports import PACKAGE, imported_modules
 
 from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
-from autoprune.evaluation.retention import retention
-from autoprune.evaluation.scores import restricted
+from autoprune.evaluation.retention import MARGIN, retention
+from autoprune.evaluation.scores import TaskScores, restricted
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models import checkpoint
 from autoprune.models.checkpoint import save_checkpoint
@@ -150,6 +150,24 @@ def test_a_part_of_an_exam_is_measured_against_the_same_part_of_the_dense_scores
     # A share that leaves a task without questions is not taken.
     monkeypatch.setattr("autoprune.pipeline.run.LEAST_IMAGES", 1)
     assert bench.part("search", 1e-3) == 1.0
+
+
+def test_a_part_on_which_a_task_no_longer_counts_is_not_taken(
+    bench: Bench, assets: Assets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its retention would be of other tasks than the end's, or of none."""
+    monkeypatch.setattr("autoprune.pipeline.run.LEAST_IMAGES", 8)
+    asked = bench.evaluator("search", 0.5).docs["digits_read"]
+    exam = assets.exams["search"]
+    task = exam.dense["digits_read"]
+    values = np.where(np.isin(task.docs, asked), 0.0, 1.0)
+    weak = replace(task, values=values, score=float(values.mean()))
+    assert weak.score - weak.chance > MARGIN
+    tasks = tuple(weak if t.name == "digits_read" else t for t in exam.dense.tasks)
+    exams = {**assets.exams, "search": replace(exam, dense=TaskScores(tasks))}
+    found = Bench(replace(assets, exams=exams), Resources(), ["search"])
+    assert bench.part("search", 0.5) == 0.5
+    assert found.part("search", 0.5) == 1.0
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
