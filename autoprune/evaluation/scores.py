@@ -131,7 +131,7 @@ class TaskScores:
 
 
 def restricted(scores: TaskScores, like: TaskScores) -> TaskScores:
-    """Return ``scores`` on the documents of ``like`` alone, in its order; see :func:`on_documents`."""
+    """Return ``scores`` on the documents of ``like`` alone, as :func:`on_documents` does."""
     return on_documents(scores, {task.name: task.docs.tolist() for task in like.tasks})
 
 

@@ -49,7 +49,9 @@ def test_a_wrong_setting_is_one_line_that_names_it(field: str, value: Any, text:
 
 def test_a_walk_takes_no_warm_start() -> None:
     """Its first cells would be left out, since a walk goes by the numbers of its trials."""
-    with pytest.raises(AutoPruneError, match="--warm-start old tells a sampler, and --sampler grid"):
+    with pytest.raises(
+        AutoPruneError, match="--warm-start old tells a sampler, and --sampler grid"
+    ):
         make_settings({"space": "paper", "sampler": "grid", "warm_start": ("old",)})
 
 
