@@ -5,8 +5,8 @@ search starts from what is known and cannot end below it on its own objective. T
 the study's: SFT with hidden-state distillation at equal weights on LoRA and projector, 5 % of
 the data up to half of the backbone removed and all of it beyond (arXiv 2604.24380).
 
-Starting points are where AutoPrune itself has found good models: uniform cuts that lean on the
-MLPs, recovered in full scope on all data. They count as found by the search, not as baselines.
+Starting points are where AutoPrune itself has found good models: cuts that follow importance half
+way and lean on the MLPs, recovered in full scope on all data. They count as found by the search, not as baselines.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ _PLACES: tuple[tuple[str, float], ...] = (
     ("paper-depth", 0.5),
     ("uniform-width", 1.0),
 )
+_KEEP_HEADS: dict[str, Value] = {"axis": "width", "temperature": 0.5, "criterion": "taylor"}
+# Where little is left, the MLPs alone could not give it: heads then go as well.
 _STARTS: dict[str, tuple[float, dict[str, Value]]] = {
-    f"{START}keep-heads": (0.75, {"axis": "width", "attention_share": 0.2}),
-    f"{START}keep-heads-small": (0.25, {"axis": "width", "attention_share": 0.3}),
+    f"{START}keep-heads": (0.75, {**_KEEP_HEADS, "attention_share": 0.2}),
+    f"{START}keep-heads-small": (0.25, {**_KEEP_HEADS, "attention_share": 0.3}),
 }
 _OWN_RECOVERY: dict[str, Value] = {**_RECOVERY, "scope": "full", "data_fraction": 1.0}
 LOW_DATA, ALL_DATA, TIPPING = 0.05, 1.0, 0.5

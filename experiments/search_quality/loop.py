@@ -131,7 +131,7 @@ def search(
                 space.distributions(),
                 settings.sampler,
                 settings.seed,
-                settings.trials,
+                USUAL,
                 settings.objective,
                 _walk(settings, space),
             )
