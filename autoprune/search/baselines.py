@@ -6,7 +6,8 @@ the study's: SFT with hidden-state distillation at equal weights on LoRA and pro
 the data up to half of the backbone removed and all of it beyond (arXiv 2604.24380).
 
 Starting points are where AutoPrune itself has found good models: cuts that follow importance half
-way and lean on the MLPs, recovered in full scope on all data. They count as found by the search, not as baselines.
+way and lean on the MLPs, recovered in full scope on all data. They count as found by the search,
+not as baselines.
 """
 
 from __future__ import annotations
