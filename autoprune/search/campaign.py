@@ -67,8 +67,8 @@ class Campaign:
         self.settings, self.space, self.store, self.study = settings, space, store, study
         self.baselines = tuple(baselines)
         self.listener = listener or SearchListener()
-        self.halving = Halving(seed=settings.seed, first=len(self.baselines))
         self.records: dict[int, TrialRecord] = store.records()
+        self.halving = Halving(seed=settings.seed, first=self._first())
         self.live: set[int] = set()
         self._versions = dict(versions or {})
         self._on_record = on_record
@@ -307,6 +307,14 @@ class Campaign:
 
     # ---- inside
 
+    def _first(self) -> int:
+        """Return the number of the first trial behind the baselines that the search began with.
+
+        More trials may bring more baselines; who is exempt stays as it was.
+        """
+        sampled = (n for n, r in sorted(self.records.items()) if r.origin in ("sampler", REFINE))
+        return next(sampled, len(self.baselines))
+
     def _full(self) -> list[TrialRecord]:
         return [
             record
@@ -319,11 +327,13 @@ class Campaign:
         merged = {**record.model_dump(), **fields}
         seconds = dict(record.stage_seconds)
         rung = int(fields.get("rung", record.rung))
+        flops = record.flops
+        # A rung that a kill made run twice has been counted.
         if rung > record.rung or not record.stage_seconds:
             for stage, spent in dict(fields.get("stage_seconds", {})).items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
-            merged["flops"] = (record.flops or 0.0) + (fields.get("flops") or 0.0)
-        merged["stage_seconds"] = seconds
+            flops = (flops or 0.0) + (fields.get("flops") or 0.0)
+        merged |= {"stage_seconds": seconds, "flops": flops}
         value = fields.get("retention")
         if rung == 0 and fields.get("proxy_kl") is not None:
             value = -fields["proxy_kl"]
@@ -386,7 +396,7 @@ class Campaign:
         for record in self.records.values():
             if record.state == "complete":
                 self._learn(record)
-            for rung in list(self._values(record.trial))[: len(self.space.rungs) - 1]:
+            for rung in range(len(self.space.rungs) - 1):
                 if (arrival := self._arrival(record, rung)) is not None:
                     self.halving.record(rung, arrival)
         self.study.reconcile(self.records, {n: self._values(n) for n in self.records})

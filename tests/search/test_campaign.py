@@ -148,6 +148,33 @@ def test_records_sum_what_the_rungs_cost(tmp_path: Path) -> None:
     assert record.rung_values[0] == -(record.proxy_kl or 0)
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_rung_that_a_kill_made_run_twice_counts_once(tmp_path: Path, left: int) -> None:
+    c = campaign(tmp_path)
+    job = c.next_job()
+    assert job is not None
+    run_trial(c, job, until=left)
+    again = campaign(tmp_path)
+    assert again.next_job() == job
+    for rung in range(left, 3):  # from the last checkpoint, which is one rung behind
+        again.arrived(job.number, fields(job, rung))
+        assert again.records[0].flops == 10.0 * (rung + 1)
+    assert again.records[0].stage_seconds == {"recover": 3.0}
+
+
+def test_more_baselines_change_nobody_who_is_exempt(tmp_path: Path) -> None:
+    """A longer search has room for more; who could be stopped would seem exempt."""
+    c = campaign(tmp_path, trials=30)
+    play(c)
+    settings = c.settings.model_copy(update={"trials": 40})
+    more = (*BASELINES, Baseline("late", {"size": 0.5, "axis": "width", "temperature": 0.0}))
+    grown = Campaign(settings, TOY, c.store, c.study, baselines=more)
+    assert [n for n in range(30) if grown.halving.exempt(n)] == [
+        n for n in range(30) if c.halving.exempt(n)
+    ]
+    assert grown.halving.unstopped == c.halving.unstopped
+
+
 def test_the_front_holds_full_fidelity_only(tmp_path: Path) -> None:
     watch = Watch()
     c = campaign(tmp_path, watch, trials=60)
