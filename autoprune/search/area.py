@@ -68,7 +68,7 @@ def total(
     runs: dict[Hashable, tuple[TaskScores, ...]] = {}
     weights: dict[Hashable, float] = {}
     for one, weight in parts:
-        key = _answers(one)
+        key = answers_of(one)
         runs[key] = one.scores
         weights[key] = weights.get(key, 0.0) + weight
     left = [key for key, weight in weights.items() if abs(weight) > 1e-12]
@@ -77,7 +77,7 @@ def total(
     return weighted_sum([runs[k] for k in left], [weights[k] for k in left], dense, prior=prior)
 
 
-def _answers(one: Confirmed) -> Hashable:
+def answers_of(one: Confirmed) -> Hashable:
     """Return what runs are told apart by: every answer of every seed."""
     return tuple(
         task.score if task.values is None else task.values.tobytes()

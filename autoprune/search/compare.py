@@ -15,13 +15,13 @@ from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import Interval
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
-from autoprune.search.area import Weighted, difference, stairs, total
+from autoprune.search.area import Weighted, answers_of, difference, stairs, total
 from autoprune.search.confirm import Confirmed, front_points, scatter
 from autoprune.search.finish import DENSE
 from autoprune.search.settings import FREE, flag
 from autoprune.search.store import SearchStore
 from autoprune.tracking.comparison import AtSize, Compared, Comparison, Held, Range
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in, size_in
 
 HERE = (FREE | {"storage"}) - {"trials", "max_hours"}
 """Settings of the machine and the place: they are not why one search is better than another."""
@@ -99,7 +99,9 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
         check_comparable(first, other)
     # One dense model on one machine answers alike; elsewhere a bit may flip. One set decides.
     dense, objective = first.dense, first.summary.objective
-    prior = scatter([one for search in searches for one in search.confirmed], dense)
+    # Runs that several searches share say once how far seeds scatter.
+    runs = {answers_of(one): one for search in searches for one in search.confirmed}
+    prior = scatter(list(runs.values()), dense)
     points = [front_points(s.confirmed, dense, objective=objective) for s in searches]
     bearing = [stairs(s.confirmed, dense, objective) for s in searches]
     return Comparison(
@@ -120,7 +122,7 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
             )
         ),
         sizes=_at_sizes(searches, points, dense, prior),
-        baselines=_once([p for own in points for p in own if p.baseline], objective),
+        baselines=once([p for own in points for p in own if p.baseline], objective),
         differs=_differs(searches),
         notes=_notes(searches),
     )
@@ -231,11 +233,11 @@ def _again(search: Finished, points: Sequence[FrontPoint]) -> SearchSummary:
     )
 
 
-def _once(points: Sequence[FrontPoint], objective: str) -> tuple[FrontPoint, ...]:
-    """Return baselines without those of the same name and size."""
+def once(points: Sequence[FrontPoint], objective: str) -> tuple[FrontPoint, ...]:
+    """Return baselines without those of the same name and size, smallest first."""
     found: dict[tuple[str | None, int], FrontPoint] = {}
     for point in points:
-        found.setdefault((point.baseline, point.params), point)
+        found.setdefault((point.baseline, size_in(point, objective)), point)
     return tuple(sorted(found.values(), key=lambda p: share_in(p, objective) or 0.0))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from autoprune.search.front import Point, hypervolume, nondominated
+from autoprune.search.refine import REFINE
 from autoprune.search.settings import SearchSettings
 from autoprune.tracking.records import TrialRecord, share_in
 from autoprune.zoo import SPLITS
@@ -77,9 +78,11 @@ def confirmation_seconds(
         "confirm": settings.confirm_samples or SPLITS["confirm"],
     }
     scale = images["confirm"] / images["search"] / scored
+    # What a run of the confirmation has no need of: the plan is known, and no proxy decides.
+    idle = ("evaluate", "proxy", REFINE)
     total = 0.0
     for record in [*chosen, *(r for r in full if r.trial not in own)]:
         took = record.stage_seconds
-        evaluated = took.get("evaluate", 0.0)
-        total += sum(took.values()) - evaluated - took.get("proxy", 0.0) + evaluated * scale
+        total += sum(spent for stage, spent in took.items() if stage not in idle)
+        total += took.get("evaluate", 0.0) * scale
     return total * settings.confirm_seeds / settings.workers

@@ -182,8 +182,9 @@ class SearchStore:
         return self.directory / "rungs" / f"{trial:04d}"
 
     def drop_rung(self, trial: int) -> None:
-        """Remove the checkpoint of a trial that has ended."""
-        shutil.rmtree(self.rung_dir(trial), ignore_errors=True)
+        """Remove the checkpoint of a trial that has ended, and what a kill left half written."""
+        for directory in (self.rung_dir(trial), part_of(self.rung_dir(trial))):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def key(self) -> str:
         """Return what tells this search from every other one; the same on resume."""
@@ -257,6 +258,11 @@ def write_atomically(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
+
+
+def part_of(checkpoint: Path) -> Path:
+    """Return where a checkpoint is written, to be renamed once it is whole."""
+    return checkpoint.with_name(f"{checkpoint.name}.part")
 
 
 def search_dir(home: Path, name: str) -> Path:

@@ -20,6 +20,7 @@ from ray import tune
 from autoprune.errors import AutoPruneError
 from autoprune.search.assets import Parcel, open_bench
 from autoprune.search.failures import reason_of, release_memory
+from autoprune.search.store import part_of
 from autoprune.search.work import Refinement, Rung, TrialJob, TrialRun
 
 _STATE = "state.json"
@@ -105,7 +106,7 @@ class Trial(tune.Trainable):
     def _save(self) -> None:
         """Write the run's state beside the last one and swap."""
         assert self._run is not None
-        part = self._checkpoint.with_name(f"{self._checkpoint.name}.part")
+        part = part_of(self._checkpoint)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         self._run.save(part)

@@ -9,7 +9,15 @@ from support.confirmed import finished_search
 
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import paired_difference
-from autoprune.search.compare import Finished, compare_searches, read_finished, shared_sizes
+from autoprune.search.area import difference, stairs
+from autoprune.search.compare import (
+    Finished,
+    compare_searches,
+    once,
+    read_finished,
+    shared_sizes,
+)
+from autoprune.search.confirm import scatter
 from autoprune.search.store import SearchStore
 from autoprune.tracking.comparison import Comparison
 
@@ -94,6 +102,26 @@ def test_a_run_that_both_share_does_not_differ(tmp_path: Path) -> None:
         gain = row.held[1].gain
         assert gain is not None
         assert (gain.mean, gain.low, gain.high) == (0.0, 0.0, 0.0)
+
+
+def test_runs_that_both_share_tell_the_scatter_of_seeds_once(
+    pair: tuple[list[Finished], Comparison],
+) -> None:
+    (one, two), found = pair
+    apart = [*one.confirmed, *(c for c in two.confirmed if c.record.baseline is None)]
+    steps = [stairs(search.confirmed, one.dense) for search in (two, one)]
+    known = difference(*steps, one.dense, scatter(apart, one.dense))
+    gain = found.searches[1].gain
+    assert known is not None
+    assert gain is not None
+    assert (gain.low, gain.high) == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+def test_a_baseline_in_two_precisions_is_two(pair: tuple[list[Finished], Comparison]) -> None:
+    point = pair[1].baselines[0]
+    small = point.model_copy(update={"bytes": 7, "bytes_fraction": 0.1, "precision": "int8"})
+    assert len(once([point, small, point], "params")) == 1
+    assert once([point, small, point], "bytes") == (small, point)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from autoprune.errors import AutoPruneError
 from autoprune.search.lock import Lock
 from autoprune.search.settings import LATER, make_settings
-from autoprune.search.store import SearchStore, find_search, find_searches, search_dir
+from autoprune.search.store import SearchStore, find_search, find_searches, part_of, search_dir
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 
@@ -29,6 +29,14 @@ def test_records_survive_and_a_half_written_file_is_never_seen(tmp_path: Path) -
     (store.directory / "trials" / ".0004.json.77.part").write_text('{"trial": 4, "st')
     assert list(store.records()) == [3]
     assert store.records()[3].retention == 0.5
+
+
+def test_nothing_is_left_of_a_checkpoint_that_was_being_written(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for directory in (store.rung_dir(3), part_of(store.rung_dir(3)), store.rung_dir(4)):
+        directory.mkdir()
+    store.drop_rung(3)
+    assert list((store.directory / "rungs").iterdir()) == [store.rung_dir(4)]
 
 
 # what is asked the second time, what the error must say
