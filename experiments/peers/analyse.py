@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ SURE = 0.05
 
 MARGIN = 0.01
 """One point of retention: what "no worse" allows."""
+
+MARKS = ("<!-- tables -->", "<!-- end of tables -->")
+"""Between these the README's tables stand."""
+
+TITLES = {
+    "common": "### (a) One common recipe",
+    "tuned": "### (b) Each recipe tuned at the cost of a search",
+}
 
 SEARCHED = "searched"
 """The name of what AutoPrune's searches found, among methods."""
@@ -66,14 +74,16 @@ def common_runs(
 ) -> dict[Key, Runs]:
     """Return the runs with the common recipe; over several plans where a method's were built."""
     found = {}
-    for key, group in by(rows, "method", "removed").items():
+    told = [row for row in rows if row["removed"] in METHODS[row["method"]].sizes]
+    for key, group in by(told, "method", "removed").items():
         chosen = _spread(group, "plan", "seed")
         built = [plans[_plan(row)] for row in chosen]
+        bare = [row for row in chosen if row["bare"]]
         found[key] = Runs(
             max(row["params"] for row in built),
             tuple(unpack_scores(row["after"], dense) for row in chosen),
-            tuple(unpack_scores(row["before"], dense) for row in chosen),
-            sum(row["kl"][0] for row in chosen) / len(chosen),
+            tuple(unpack_scores(row["before"], dense) for row in bare),
+            sum(row["bare_kl"] for row in bare) / max(1, len(bare)),
             sum(row["flops"] for row in built) / len(built),
         )
     return found
@@ -133,13 +143,16 @@ def priors(found: Mapping[Key, Runs], dense: TaskScores) -> dict[float, SeedPrio
     return {removed: seed_prior(groups) for removed, groups in values.items()}
 
 
-def table(found: Mapping[Key, Runs], own: str, dense: TaskScores) -> list[dict[str, Any]]:
+def table(
+    found: Mapping[Key, Runs], own: str, dense: TaskScores, unit: int = 1
+) -> list[dict[str, Any]]:
     """Return a row a method and size, and AutoPrune's difference from each, with verdicts.
 
     Args:
         found: runs by method and size.
         own: the method that is AutoPrune's.
         dense: the dense model's scores.
+        unit: parameters of the smallest unit, within which sizes are equal.
     """
     prior = priors(found, dense)
     rows, differs, allows = [], {}, {}
@@ -167,7 +180,7 @@ def table(found: Mapping[Key, Runs], own: str, dense: TaskScores) -> list[dict[s
             differs[name] = claims[name].p
             margin = difference(*pair, prior=prior[removed], margin=MARGIN)
             allows[name] = margin.p if margin.mean > -MARGIN else 1.0
-            row["smaller"] = mine.params <= runs.params
+            row["smaller"] = mine.params - runs.params < unit
         rows.append(row)
     differs, allows = holm(differs), holm(allows)
     for row in rows:
@@ -197,29 +210,51 @@ def text_of(method: str) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table for the README."""
-    bare = any("bare" in row for row in rows)
-    head = ["removed", "method", "R without recovery" if bare else "", "R", "seeds"]
-    head += ["AutoPrune − it", "p", "verdict"]
-    head = [name for name in head if name]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        cells = [f"{row['removed']:.0%}", text_of(row["method"])]
-        if bare:
-            cells.append(_interval(row, "bare", "bare_low", "bare_high"))
-        cells += [_interval(row, "retention", "low", "high"), str(row["seeds"])]
-        if "difference" in row:
-            cells.append(_interval(row, "difference", "difference_low", "difference_high", "+"))
-            p = row["p_margin"] if row["verdict"] == "no worse" else row["p"]
-            cells += [f"{p:.3f}", row["verdict"]]
-        else:
-            cells += ["", "", ""]
-        lines.append("| " + " | ".join(cells) + " |")
+    """Return the tables of a comparison: a row a method, a column a size."""
+    parts = [("R", lambda row: _interval(row, "retention", "low", "high"))]
+    if any("bare" in row for row in rows):
+        bare = ("R without recovery", lambda row: _interval(row, "bare", "bare_low", "bare_high"))
+        parts.insert(0, bare)
+    parts.append(("AutoPrune − it", _difference))
+    return "\n\n".join(_wide(rows, name, cell) for name, cell in parts)
+
+
+def _wide(
+    rows: Sequence[Mapping[str, Any]], name: str, cell: Callable[[Mapping[str, Any]], str]
+) -> str:
+    sizes = sorted({row["removed"] for row in rows})
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    at = {(row["method"], row["removed"]): cell(row) for row in rows}
+    lines = [f"| {name} | " + " | ".join(f"{size:.0%} removed" for size in sizes) + " |"]
+    lines.append("|" + "---|" * (len(sizes) + 1))
+    for method in methods:
+        cells = [at.get((method, size), "") for size in sizes]
+        if any(cells):
+            lines.append(f"| {text_of(method)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _interval(row: Mapping[str, Any], mean: str, low: str, high: str, sign: str = "") -> str:
+    if mean not in row:
+        return ""
     return f"{100 * row[mean]:{sign}.1f} ({100 * row[low]:.1f} … {100 * row[high]:.1f})"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if "difference" not in row:
+        return ""
+    p = row["p_margin"] if row["verdict"] == "no worse" else row["p"]
+    found = _interval(row, "difference", "difference_low", "difference_high", "+")
+    larger = "" if row["smaller"] else ", larger"
+    return f"{found} {row['verdict']}{larger}, p {p:.3f}"
+
+
+def into(readme: Path, text: str) -> None:
+    """Write the tables into the README, between their marks."""
+    page = readme.read_text()
+    head, _, rest = page.partition(MARKS[0])
+    _, _, tail = rest.partition(MARKS[1])
+    readme.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{tail}")
 
 
 def recipes(tunings: Iterable[Row]) -> str:
@@ -261,7 +296,7 @@ def main() -> None:
     given = parser.parse_args()
     model = label(given.model)
     assets = prepare(preparation(given.model), given.home / "cache", Resources(1))
-    dense = assets.exams["report"].dense
+    dense, unit = assets.exams["report"].dense, assets.spec.channel_params
 
     def rows(stage: str) -> dict[str, Row]:
         read = read_rows(given.out / f"{stage}.jsonl")
@@ -270,18 +305,23 @@ def main() -> None:
     plans, tunings = rows("plans"), rows("tune")
     tables = {}
     if common := common_runs(rows("common").values(), plans, dense):
-        tables["common"] = table(common, "autoprune", dense)
+        tables["common"] = table(common, "autoprune", dense, unit)
     if tuned := tuned_runs(rows("tuned").values(), tunings, plans, dense):
         own = "autoprune"
         if given.autoprune is not None:
             tuned |= searched_runs(given.autoprune, given.arm, dense)
             own = SEARCHED
-        tables["tuned"] = table(tuned, own, dense)
+        tables["tuned"] = table(tuned, own, dense, unit)
+    pages = []
     for name, found in tables.items():
         save(found, given.out / f"{name}-{model}.csv")
-        print(f"\n{name}\n\n{markdown(found)}")
+        pages.append(f"{TITLES[name]}\n\n{markdown(found)}")
     if tunings:
-        print(f"\nrecipes\n\n{recipes(tunings.values())}")
+        pages.append(f"Recipes that tuning chose:\n\n{recipes(tunings.values())}")
+    print("\n\n".join(pages))
+    readme = given.out / "README.md"
+    if readme.is_file() and model == "embedded":
+        into(readme, "\n\n".join(pages))
     draw(tables, given.out / f"peers-{model}.png", text_of)
 
 

@@ -159,14 +159,18 @@ def _build(tools: Tools, what: Mapping[str, Any]) -> Row:
 def _common(tools: Tools, what: Mapping[str, Any]) -> Row:
     built = tools.built(what)
     run = tools.start(built, tools.recipe(COMMON, what["removed"], what["seed"]))
-    before = run.rung(0.0, split="report")
+    row: Row = {}
+    if what["bare"]:
+        before = run.rung(0.0, split="report")
+        row = {"bare_kl": round(before.proxy_kl, 5), "before": _packed(before.scores)}
+        row |= {"bare_retention": _round(before.retention)}
     after = run.rung(1.0, split="report")
     return {
-        "kl": [round(before.proxy_kl, 5), round(after.proxy_kl, 5)],
-        "retention": [_round(before.retention), _round(after.retention)],
-        "before": _packed(before.scores),
+        **row,
+        "kl": round(after.proxy_kl, 5),
+        "retention": _round(after.retention),
         "after": _packed(after.scores),
-        "flops": before.flops + after.flops,
+        "flops": after.flops,
     }
 
 

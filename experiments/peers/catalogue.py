@@ -16,6 +16,9 @@ from experiments.peers.torchpruning import torch_pruning_global, torch_pruning_u
 
 SPACE = "hybrid"
 
+REMOVED = (0.30, 0.45, 0.60)
+"""Shares of the backbone removed."""
+
 
 def context_of(calibration: Calibration, removed: float, seed: int) -> DecodeContext:
     """Return the context in which every knob vector is decoded at one size."""
@@ -50,12 +53,14 @@ class Method:
         build: makes the plan at a share of the backbone removed, with a seed.
         seeded: whether the plan depends on the seed.
         peer: whether it is another project's, and so in the comparison at equal cost.
+        sizes: shares of the backbone removed at which it says something of its own.
     """
 
     text: str
     build: Callable[[Calibration, float, int], Built]
     seeded: bool = False
     peer: bool = True
+    sizes: tuple[float, ...] = REMOVED
 
 
 METHODS: dict[str, Method] = {
@@ -69,9 +74,7 @@ METHODS: dict[str, Method] = {
     "tp-global": Method("Torch-Pruning, global", torch_pruning_global),
     "uniform": Method("uniform widths", uniform, peer=False),
     "flap-plan": Method("FLAP without biases", flap_plan, peer=False),
-    "shortgpt-whole": Method("ShortGPT, whole layers", shortgpt_whole, peer=False),
+    # At 30 and 60 % whole layers meet the size: there is nothing to trim.
+    "shortgpt-whole": Method("ShortGPT, whole layers", shortgpt_whole, peer=False, sizes=(0.45,)),
 }
 """The most telling first."""
-
-REMOVED = (0.30, 0.45, 0.60)
-"""Shares of the backbone removed."""

@@ -11,7 +11,7 @@ them on ``report``. What the stages measured is read by ``python -m experiments.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,12 @@ def names(tuning: bool) -> list[str]:
 
 
 def cells(
-    model: str, stage: str, seeds: int, plans: int, done: Callable[[str], dict[str, Row]]
+    model: str,
+    stage: str,
+    seeds: int,
+    plans: int,
+    done: Callable[[str], dict[str, Row]],
+    sizes: Sequence[float] = REMOVED,
 ) -> list[Cell]:
     """Return the cells of a stage, the first seed of everything first.
 
@@ -49,18 +54,23 @@ def cells(
         seeds: of recoveries and of tunings.
         plans: of plans that a seed enters; seeds take them in turn.
         done: returns the rows of an earlier stage.
+        sizes: shares of the backbone removed.
     """
     found: dict[str, Cell] = {}
     for seed in range(plans if stage == "plans" else seeds):
-        for removed in sorted(REMOVED, key=lambda share: abs(share - 0.45)):
+        for removed in sizes:
             for method in names(stage in ("tune", "tuned")):
+                if removed not in METHODS[method].sizes:
+                    continue
                 key = plan_key(model, method, removed, seed % plans)
                 what: dict[str, Any] = {"stage": stage, "model": model, "method": method}
                 what |= {"removed": removed, "plan": int(key.rsplit("/", 1)[1])}
                 if stage == "plans":
                     found[key] = Cell(key, what)
                 elif stage == "common":
-                    found[f"{key}/{seed}"] = Cell(f"{key}/{seed}", {**what, "seed": FRESH + seed})
+                    bare = seed == 0 or what["plan"] > 0  # the same for every recovery of a plan
+                    more = {"seed": FRESH + seed, "bare": bare}
+                    found[f"{key}/{seed}"] = Cell(f"{key}/{seed}", {**what, **more})
                 elif stage == "tune":
                     found[f"{key}/{seed}"] = Cell(f"{key}/{seed}", {**what, "seed": seed})
                 elif (row := done("tune").get(f"{key}/{seed}")) is not None:
@@ -79,6 +89,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the rows")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--seeds", type=int, default=3, help="of recoveries")
+    parser.add_argument("--removed", nargs="+", type=float, default=list(REMOVED))
     parser.add_argument("--tunings", type=int, default=1, help="of each peer and size")
     parser.add_argument("--plans", type=int, default=1, help="seeds of plans that one enters")
     parser.add_argument("--workers", type=int, default=1)
@@ -101,7 +112,9 @@ def main() -> None:
             continue
         seeds = given.tunings if stage in ("tune", "tuned") else given.seeds
         model = label(given.model)
-        wanted = cells(model, stage, seeds, given.plans, lambda name: rows[name])
+        wanted = cells(
+            model, stage, seeds, given.plans, lambda name: rows[name], tuple(given.removed)
+        )
         path = given.out / f"{stage}.jsonl"
         rows[stage] = run_cells(path, wanted, open_tools, tools, work, given.workers)
 

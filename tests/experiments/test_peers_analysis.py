@@ -13,9 +13,11 @@ from autoprune.evaluation.scores import TaskScore, TaskScores
 from experiments.cells import pack_scores
 from experiments.claims import Claim
 from experiments.peers.analyse import (
+    MARKS,
     SEARCHED,
     Runs,
     common_runs,
+    into,
     markdown,
     searched_runs,
     table,
@@ -41,7 +43,9 @@ def row(method: str, rate: float, **more: Any) -> dict[str, Any]:
         "method": method,
         "removed": 0.45,
         "plan": 0,
-        "kl": [0.5, 0.1],
+        "bare": True,
+        "bare_kl": 0.5,
+        "kl": 0.1,
         "before": answers,
         "after": answers,
         **more,
@@ -97,7 +101,7 @@ def test_searches_are_read_by_arm_and_target(tmp_path: Path) -> None:
     assert (len(found.scores), found.params, found.flops) == (4, 90, 3.0)
 
 
-def test_a_table_says_who_is_better() -> None:
+def test_a_table_says_who_is_better(tmp_path: Path) -> None:
     def runs(rate: float, start: int) -> Runs:
         return Runs(100, tuple(scores(rate, start + seed) for seed in range(3)))
 
@@ -113,7 +117,14 @@ def test_a_table_says_who_is_better() -> None:
     )
     assert rows["shortgpt"]["verdict"] in ("undecided", "no worse")
     assert "difference" not in rows["autoprune"]
-    assert markdown(list(rows.values())).count("\n") == 4
+    text = markdown(list(rows.values()))
+    assert text.count("| FLAP | ") == 2
+    assert " better, p 0.0" in text
+    page = tmp_path / "README.md"
+    page.write_text(f"# Head\n{MARKS[0]}\nold\n{MARKS[1]}\ntail\n")
+    into(page, text)
+    into(page, text)
+    assert page.read_text() == f"# Head\n{MARKS[0]}\n\n{text}\n\n{MARKS[1]}\ntail\n"
 
 
 @pytest.mark.parametrize(
