@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.cli.output import console, duration, json_stdout, print_json, size_on_disk
 
 if TYPE_CHECKING:
-    from autoprune.search.forecast import Forecast
     from autoprune.search.settings import SearchSettings
+    from autoprune.search.stages import Forecast
 
 
 def print_plan(settings: SearchSettings, as_json: bool) -> None:

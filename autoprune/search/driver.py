@@ -26,8 +26,9 @@ from autoprune.search.session import RaySession, check_address, resources_of
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space, load_space, with_precisions
 from autoprune.search.stages import Stages
+from autoprune.search.storage import open_storage
 from autoprune.search.store import SearchStore, search_dir
-from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.study import SearchStudy
 from autoprune.search.tracked import tracked
 from autoprune.search.warm import warm_up
 from autoprune.search.work import Prepared, Problem

@@ -37,6 +37,7 @@ from autoprune.search.settings import SearchSettings
 from autoprune.search.sizes import Sizes
 from autoprune.search.space import Space
 from autoprune.search.speed import Speed, measure_speeds
+from autoprune.search.stages import Forecast
 from autoprune.tracking.records import START
 from autoprune.zoo import SPLITS, load_split
 
@@ -54,41 +55,6 @@ PLANNED_TOKENS = 1024
 
 _SAMPLE = 32
 """Samples that lengths are read off."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Seconds and bytes of a search, by stage.
-
-    Attributes:
-        prepare: seconds until the first trial starts.
-        trials: seconds of all trials, by the workers given.
-        confirm: seconds of the confirmation.
-        disk: bytes written: caches and kept weights.
-        runs: full recoveries in the confirmation, at most.
-        tokens: mean length of a sample.
-        ready: whether what trials share lies prepared from an earlier search.
-        stopped: trials that early stopping is expected to stop.
-    """
-
-    prepare: float
-    trials: float
-    confirm: float
-    disk: int
-    runs: int
-    tokens: int
-    ready: bool = False
-    stopped: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """All stages together."""
-        return self.prepare + self.trials + self.confirm
-
-    @property
-    def stages(self) -> dict[str, float]:
-        """Seconds by stage."""
-        return {"prepare": self.prepare, "trials": self.trials, "confirm": self.confirm}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
 
         check_warm(settings)
     if settings.storage is not None and not settings.storage.startswith("sqlite"):
-        from autoprune.search.study import open_storage
+        from autoprune.search.storage import open_storage
 
         open_storage(settings.storage, Path())
 

@@ -23,11 +23,12 @@ from autoprune.search.baselines import known
 from autoprune.search.bench import TrialWork
 from autoprune.search.decode import DecodeContext
 from autoprune.search.finish import Ending, finish
-from autoprune.search.forecast import Forecast, forecast, set_mark
+from autoprune.search.forecast import forecast, set_mark
 from autoprune.search.narrow import Narrowed, narrow
 from autoprune.search.settings import SearchSettings
 from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
 from autoprune.search.space import Space
+from autoprune.search.stages import Forecast
 from autoprune.search.store import SearchStore
 from autoprune.search.work import Baseline, Pool
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from autoprune.search.store import SearchStore, write_atomically
 from autoprune.tracking.records import StageRecord
@@ -13,6 +14,41 @@ from autoprune.tracking.records import StageRecord
 STAGES = ("prepare", "trials", "confirm")
 
 FILE = "stages.json"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds and bytes of a search, by stage.
+
+    Attributes:
+        prepare: seconds until the first trial starts.
+        trials: seconds of all trials, by the workers given.
+        confirm: seconds of the confirmation.
+        disk: bytes written: caches and kept weights.
+        runs: full recoveries in the confirmation, at most.
+        tokens: mean length of a sample.
+        ready: whether what trials share lies prepared from an earlier search.
+        stopped: trials that early stopping is expected to stop.
+    """
+
+    prepare: float
+    trials: float
+    confirm: float
+    disk: int
+    runs: int
+    tokens: int
+    ready: bool = False
+    stopped: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return self.prepare + self.trials + self.confirm
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds by stage."""
+        return {"prepare": self.prepare, "trials": self.trials, "confirm": self.confirm}
 
 
 class Stages:

@@ -1,25 +1,24 @@
 """The Optuna study of a search: ask, tell once, and reconcile after a kill.
 
 Objectives: share of the dense model kept, in parameters or bytes (less is better), and retention
-(more is better). Every
-Optuna trial carries our trial number as user attribute ``trial``. Our own records are the
-truth; the study is what the sampler reads, and it is brought into line when a search goes on.
+(more is better). Every Optuna trial carries our trial number as user attribute ``trial``. Our own
+records are the truth; the study is what the sampler reads, and it is brought into line when a
+search goes on.
 """
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import AutoPruneError
 from autoprune.search.predictor import Finished, Predictor
 from autoprune.search.refine import REFINE
 from autoprune.search.samplers import derived_seed, make_sampler
 from autoprune.search.space import Value
+from autoprune.search.storage import open_storage
 from autoprune.tracking.records import TrialRecord, share_in
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 TRIAL, ORIGIN, REASON, PREDICTED, FIDELITY = "trial", "origin", "reason", "predicted", "fidelity"
 """User attributes of an Optuna trial."""
-
 
 FACTS, FROM = "facts", "from"
 """User attributes of a study, and of a trial that another search ran."""
@@ -53,7 +51,7 @@ class SearchStudy:
     a search that was killed and resumed proposes what it would have proposed.
 
     Args:
-        storage: from :func:`open_storage`.
+        storage: from ``storage.open_storage``.
         name: of the study.
         distributions: the sampled knobs.
         sampler: a key of ``SAMPLERS``.
@@ -356,42 +354,3 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[Told]] | None:
         if trial.user_attrs.get(FIDELITY) == 1.0 and trial.user_attrs.get(ORIGIN, REFINE) != REFINE
     ]
     return dict(facts), told
-
-
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
-    """Open Optuna's storage: the journal file, or whatever ``--storage`` names.
-
-    Raises:
-        AutoPruneError: the URL is not understood or does not answer.
-    """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    if url is None:
-        _mend(journal)
-        return JournalStorage(JournalFileBackend(str(journal)))
-    try:
-        return optuna.storages.get_storage(url)
-    except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise AutoPruneError(
-            f"--storage {url!r} cannot be opened ({line}): "
-            "give an Optuna storage URL such as sqlite:///study.db or postgresql://…"
-        ) from None
-
-
-def _mend(journal: Path) -> None:
-    """Remove what a kill can leave: a held lock, and half a line at the end.
-
-    Only the driver that holds the search's lock comes here.
-    """
-    Path(f"{journal}.lock").unlink(missing_ok=True)
-    if not journal.is_file():
-        return
-    data = journal.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with journal.open("r+b") as stream:
-            stream.truncate(data.rfind(b"\n") + 1)

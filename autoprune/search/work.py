@@ -24,9 +24,9 @@ from autoprune.search.space import Space, Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 if TYPE_CHECKING:
-    from autoprune.search.forecast import Forecast
     from autoprune.search.narrow import Narrowed
     from autoprune.search.settings import SearchSettings
+    from autoprune.search.stages import Forecast
     from autoprune.search.store import SearchStore
 
 

@@ -175,7 +175,8 @@ def write_files(folder: Path, summary: SearchSummary, records: list[TrialRecord]
     `trials.jsonl`.
     """
     from autoprune.tracking.interactive import pareto_html
-    from autoprune.tracking.plots import keep_map_png, pareto_png
+    from autoprune.tracking.keep_map import keep_map_png
+    from autoprune.tracking.plots import pareto_png
     from autoprune.tracking.records import write_records
 
     front = folder / "front"

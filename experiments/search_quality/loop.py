@@ -25,8 +25,9 @@ from autoprune.search.problem import PipelineProblem, PreparedSearch, preparatio
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.space import Space, Value, load_space
+from autoprune.search.storage import open_storage
 from autoprune.search.store import SearchStore, search_dir
-from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.study import SearchStudy
 from autoprune.search.trainable import fields_of
 from experiments.cells import pack_scores
 

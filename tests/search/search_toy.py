@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.search.forecast import Forecast
 from autoprune.search.front import nondominated
 from autoprune.search.narrow import Narrowed
 from autoprune.search.pool import Failure, WorkerPool
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
+from autoprune.search.stages import Forecast
 from autoprune.search.store import SearchStore
 from autoprune.search.work import Baseline, Measured, TrialJob
 from autoprune.tracking.records import (

@@ -13,8 +13,9 @@ from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.samplers import SAMPLERS
 from autoprune.search.settings import make_settings
 from autoprune.search.space import parse_space
+from autoprune.search.storage import open_storage
 from autoprune.search.store import SearchStore, search_dir
-from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, TrialJob
 from autoprune.tracking.records import TrialRecord
 

@@ -11,13 +11,13 @@ from support.families import CASES
 from autoprune.models.families import text_config
 from autoprune.models.shape import meta_model, spec_of
 from autoprune.resources import Resources
-from autoprune.search.forecast import Forecast, mark, reaching, set_mark
+from autoprune.search.forecast import mark, reaching, set_mark
 from autoprune.search.halving import Arrival, Halving
 from autoprune.search.problem import preparation
 from autoprune.search.settings import make_settings
 from autoprune.search.space import load_space
 from autoprune.search.speed import measure_speeds, one_layer
-from autoprune.search.stages import Stages
+from autoprune.search.stages import Forecast, Stages
 from autoprune.search.store import SearchStore, search_dir
 
 HYBRID = load_space("hybrid")

@@ -12,7 +12,8 @@ from autoprune.errors import AutoPruneError
 from autoprune.search.front import Point
 from autoprune.search.samplers import SAMPLERS, derived_seed, make_sampler
 from autoprune.search.space import parse_space
-from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.storage import open_storage
+from autoprune.search.study import SearchStudy
 
 SPACE = parse_space(
     """

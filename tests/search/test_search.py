@@ -19,10 +19,10 @@ from search_toy import ToyProblem, ToyWork, write_space
 
 from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.search.driver import run_search
-from autoprune.search.forecast import Forecast
 from autoprune.search.listener import SearchListener
 from autoprune.search.session import RaySession
 from autoprune.search.settings import SearchSettings, make_settings
+from autoprune.search.stages import Forecast
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import TrialRecord
 

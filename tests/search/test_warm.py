@@ -12,8 +12,9 @@ from search_toy import SPACE
 from autoprune.errors import AutoPruneError
 from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.space import Space, parse_space
+from autoprune.search.storage import open_storage
 from autoprune.search.store import SearchStore, search_dir
-from autoprune.search.study import SearchStudy, open_storage
+from autoprune.search.study import SearchStudy
 from autoprune.search.warm import check_warm, warm_up
 from autoprune.tracking.records import TrialRecord
 

@@ -10,7 +10,8 @@ from PIL import Image
 from tracking_fakes import fake_byte_summary, fake_summary, fake_trial, fake_trials
 
 from autoprune.tracking.interactive import pareto_figure, pareto_html
-from autoprune.tracking.plots import keep_map_png, pareto_png, right_end
+from autoprune.tracking.keep_map import keep_map_png
+from autoprune.tracking.plots import pareto_png, right_end
 from autoprune.tracking.records import Budget, KeepMap, SearchSummary, TrialRecord
 
 

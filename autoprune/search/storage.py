@@ -1,0 +1,51 @@
+"""Where the Optuna study of a search lies: a journal beside its records, or what a URL names."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoprune.errors import AutoPruneError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """Open Optuna's storage: the journal file, or whatever ``--storage`` names.
+
+    Raises:
+        AutoPruneError: the URL is not understood or does not answer.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    if url is None:
+        _mend(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AutoPruneError(
+            f"--storage {url!r} cannot be opened ({line}): "
+            "give an Optuna storage URL such as sqlite:///study.db or postgresql://…"
+        ) from None
+
+
+def _mend(journal: Path) -> None:
+    """Remove what a kill can leave: a held lock, and half a line at the end.
+
+    Only the driver that holds the search's lock comes here.
+    """
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    if not journal.is_file():
+        return
+    data = journal.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with journal.open("r+b") as stream:
+            stream.truncate(data.rfind(b"\n") + 1)
