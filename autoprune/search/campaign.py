@@ -6,7 +6,6 @@ Knows nothing of Ray. Ray Tune's searcher and scheduler are thin adapters over o
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from autoprune.pruning.layout import Layout
 from autoprune.search.correlation import Unstopped
 from autoprune.search.front import hypervolume, nondominated
-from autoprune.search.halving import Arrival, Halving
+from autoprune.search.halving import Halving
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.outlook import (
     confirmation_seconds,
@@ -25,6 +24,7 @@ from autoprune.search.outlook import (
 )
 from autoprune.search.patience import POINT, exhausted, expected_gain
 from autoprune.search.refine import REFINE, choose_parent, refined_trials
+from autoprune.search.rungs import arrival_of, rung_records, rung_values, with_rung
 from autoprune.search.settings import SearchSettings
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
@@ -200,9 +200,10 @@ class Campaign:
             number: of the trial.
             fields: those of ``TrialRecord`` that the rung has filled.
         """
-        record = self._update(number, fields)
+        record = with_rung(self.records[number], fields)
+        self._write(record)
         self.listener.on_trial(record)
-        arrival = self._arrival(record, record.rung)
+        arrival = arrival_of(record, record.rung, self.settings.objective)
         if arrival is None or record.fidelity >= 1.0:
             return True
         verdict = self.halving.judge(record.rung, arrival, record.baseline is not None)
@@ -227,13 +228,13 @@ class Campaign:
             return self.failed(number, "it ended without a retention")
         record = self._end(record, "complete")
         self._learn(record)
-        self.study.complete(number, size, retention, self._values(number))
+        self.study.complete(number, size, retention, rung_values(record))
         return self._ended(record)
 
     def stopped(self, number: int) -> None:
         """Take in that a trial was stopped before its end."""
         record = self._end(self.records[number], "stopped")
-        values, size = self._values(number), self._size(record)
+        values, size = rung_values(record), self._size(record)
         if size is not None and record.rung in values:
             self.study.stop(number, size, record.rung, values[record.rung])
         return self._ended(record)
@@ -264,23 +265,7 @@ class Campaign:
 
     def rungs(self) -> tuple[RungRecord, ...]:
         """Return how well each rung but the last ranked trials as their end did."""
-        found = []
-        for rung, share in enumerate(self.space.rungs[:-1]):
-            seen = self.halving.correlation(rung)
-            stops = self.halving.share(rung) if self.settings.early_stopping else 0.0
-            found.append(
-                RungRecord(
-                    rung=rung,
-                    share=share,
-                    trials=seen.trials,
-                    bins=seen.bins,
-                    correlation=seen.value,
-                    low=seen.low,
-                    high=seen.high,
-                    stops=stops,
-                )
-            )
-        return tuple(found)
+        return rung_records(self.halving, self.space.rungs, self.settings.early_stopping)
 
     def progress(self) -> Progress:
         """Return where the search stands."""
@@ -322,26 +307,6 @@ class Campaign:
             if record.state == "complete" and record.fidelity >= 1.0
         ]
 
-    def _update(self, number: int, fields: Mapping[str, Any]) -> TrialRecord:
-        record = self.records[number]
-        merged = {**record.model_dump(), **fields}
-        seconds = dict(record.stage_seconds)
-        rung = int(fields.get("rung", record.rung))
-        flops = record.flops
-        # A rung that a kill made run twice has been counted.
-        if rung > record.rung or not record.stage_seconds:
-            for stage, spent in dict(fields.get("stage_seconds", {})).items():
-                seconds[stage] = seconds.get(stage, 0.0) + spent
-            flops = (flops or 0.0) + (fields.get("flops") or 0.0)
-        merged |= {"stage_seconds": seconds, "flops": flops}
-        value = fields.get("retention")
-        if rung == 0 and fields.get("proxy_kl") is not None:
-            value = -fields["proxy_kl"]
-        merged["rung_values"] = (*record.rung_values[:rung], value)
-        record = TrialRecord.model_validate(merged)
-        self._write(record)
-        return record
-
     def _end(self, record: TrialRecord, state: str) -> TrialRecord:
         record = record.model_copy(update={"state": state})
         self._write(record)
@@ -360,23 +325,11 @@ class Campaign:
         if self._on_record is not None:
             self._on_record(record)
 
-    def _values(self, number: int) -> dict[int, float]:
-        passed = enumerate(self.records[number].rung_values)
-        return {rung: value for rung, value in passed if value is not None}
-
     def _size(self, record: TrialRecord) -> float | None:
         return share_in(record, self.settings.objective)
 
     def _point(self, record: TrialRecord) -> tuple[float, float]:
         return (self._size(record) or 1.0, record.retention or 0.0)
-
-    def _arrival(self, record: TrialRecord, rung: int) -> Arrival | None:
-        """Return how a rung's result counts in halving, or None where it measured nothing."""
-        value = record.rung_values[rung] if rung < len(record.rung_values) else None
-        size = self._size(record)
-        if size is None or value is None or not math.isfinite(value):
-            return None
-        return Arrival(record.trial, size, value, record.axis)
 
     def _learn(self, record: TrialRecord) -> None:
         """Let halving learn from a complete trial what its rungs were worth.
@@ -388,8 +341,7 @@ class Campaign:
         free = record.baseline is not None or self.halving.exempt(record.trial)
         if size is None or retention is None or (self.settings.early_stopping and not free):
             return
-        values = self._values(record.trial)
-        self.halving.end(Unstopped(record.trial, size, values, retention))
+        self.halving.end(Unstopped(record.trial, size, rung_values(record), retention))
 
     def _rebuild(self) -> None:
         """Fill halving, predictor and study from the records of earlier sessions."""
@@ -397,6 +349,8 @@ class Campaign:
             if record.state == "complete":
                 self._learn(record)
             for rung in range(len(self.space.rungs) - 1):
-                if (arrival := self._arrival(record, rung)) is not None:
+                if (arrival := arrival_of(record, rung, self.settings.objective)) is not None:
                     self.halving.record(rung, arrival)
-        self.study.reconcile(self.records, {n: self._values(n) for n in self.records})
+        self.study.reconcile(
+            self.records, {number: rung_values(r) for number, r in self.records.items()}
+        )
