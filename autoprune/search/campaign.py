@@ -90,7 +90,8 @@ class Campaign:
         """
         if self._again:
             number = self._again.pop(0)
-            return self._launch(self.records[number])
+            # A verdict that a kill forestalled is given again, and may be another.
+            return self._launch(self.records[number].model_copy(update={"reason": ""}))
         if self.over():
             return None
         number = max(self.records, default=-1) + 1

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.tracking.comparison import Compared, Comparison
 from autoprune.tracking.interactive import point_text, write_page
-from autoprune.tracking.plots import INK, Label, figure_and_axes, place_labels, right_end, save
+from autoprune.tracking.plots import (
+    INK,
+    Label,
+    error_bar,
+    figure_and_axes,
+    place_labels,
+    right_end,
+    save,
+)
 from autoprune.tracking.records import FrontPoint, share_in
 
 if TYPE_CHECKING:
@@ -127,11 +135,10 @@ def _draw_search(
             zorder=4,
         )
     for point in one.summary.front:
-        r = point.retention
-        axes.errorbar(
-            [_percent(comparison, point)],
-            [r.mean],
-            yerr=[[max(0.0, r.mean - r.low)], [max(0.0, r.high - r.mean)]],
+        error_bar(
+            axes,
+            point,
+            _percent(comparison, point),
             fmt=mark,
             ms=size,
             mfc="white" if point.behind else colour,
@@ -150,11 +157,10 @@ def _draw_search(
 
 def _draw_baselines(axes: Axes, comparison: Comparison) -> list[Label]:
     for point in comparison.baselines:
-        r = point.retention
-        axes.errorbar(
-            [_percent(comparison, point)],
-            [r.mean],
-            yerr=[[max(0.0, r.mean - r.low)], [max(0.0, r.high - r.mean)]],
+        error_bar(
+            axes,
+            point,
+            _percent(comparison, point),
             fmt="D",
             ms=5,
             mfc="white",

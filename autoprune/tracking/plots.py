@@ -210,6 +210,17 @@ def _draw_dense(axes: Axes, dense: float, left: float, limit: float, unit: str) 
 
 
 Label = tuple[float, float, str, str]
+"""Place (size, retention), text and colour."""
+
+CONFIRMED: dict[str, Any] = {
+    "ms": 9,
+    "mec": INK,
+    "mew": 1.1,
+    "elinewidth": 1.6,
+    "capsize": 3.5,
+    "zorder": 5,
+}
+"""How a confirmed point looks, whatever its mark and colour."""
 
 
 def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
@@ -222,7 +233,8 @@ def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Labe
         colour = "#cfcfcf" if point.dominated else axis_style(point.axis)[0]
         place = summary.size(point) / divisor
         face = "white" if point.behind else colour
-        _error_bar(axes, point, place, colour, axis_style(point.axis)[1], face=face)
+        mark = axis_style(point.axis)[1]
+        error_bar(axes, point, place, fmt=mark, mfc=face, ecolor=colour, **CONFIRMED)
     if front:
         axes.plot([], [], "o", color="#555555", mec=INK, ms=8, label="confirmed front")
     if any(p.behind for p in front):
@@ -241,7 +253,8 @@ def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Labe
 
 def _draw_baselines(axes: Axes, summary: SearchSummary, divisor: float) -> list[Label]:
     for point in summary.baselines:
-        _error_bar(axes, point, summary.size(point) / divisor, INK, "D", face="white")
+        place = summary.size(point) / divisor
+        error_bar(axes, point, place, fmt="D", mfc="white", ecolor=INK, **CONFIRMED)
     if summary.baselines:
         axes.plot([], [], "D", color="white", mec=INK, ms=7, label="baseline, confirmed alike")
     return [
@@ -250,24 +263,11 @@ def _draw_baselines(axes: Axes, summary: SearchSummary, divisor: float) -> list[
     ]
 
 
-def _error_bar(
-    axes: Axes, point: FrontPoint, place: float, colour: str, mark: str, *, face: str
-) -> None:
+def error_bar(axes: Axes, point: FrontPoint, place: float, **style: Any) -> None:
+    """Draw a confirmed point at ``place`` on the axis of sizes, with its 95 % interval."""
     r = point.retention
-    axes.errorbar(
-        [place],
-        [r.mean],
-        yerr=[[max(0.0, r.mean - r.low)], [max(0.0, r.high - r.mean)]],
-        fmt=mark,
-        ms=9,
-        mfc=face,
-        mec=INK,
-        mew=1.1,
-        ecolor=colour,
-        elinewidth=1.6,
-        capsize=3.5,
-        zorder=5,
-    )
+    apart = [[max(0.0, r.mean - r.low)], [max(0.0, r.high - r.mean)]]
+    axes.errorbar([place], [r.mean], yerr=apart, **style)
 
 
 def place_labels(axes: Axes, labels: Sequence[Label]) -> None:

@@ -163,6 +163,19 @@ def test_a_rung_that_a_kill_made_run_twice_counts_once(tmp_path: Path, left: int
     assert again.records[0].stage_seconds == {"recover": 3.0}
 
 
+def test_a_reason_to_stop_that_a_kill_forestalled_does_not_stay(tmp_path: Path) -> None:
+    c = campaign(tmp_path, trials=60)
+    while (job := c.next_job()) is not None:
+        if not all(c.arrived(job.number, fields(job, rung)) for rung in range(3)):
+            break  # killed here: the record says why it was to stop, and that it runs
+        c.finished(job.number)
+    assert job is not None
+    assert c.records[job.number].reason
+    again = campaign(tmp_path, trials=60)
+    assert again.next_job() == job
+    assert again.records[job.number].reason == ""
+
+
 def test_more_baselines_change_nobody_who_is_exempt(tmp_path: Path) -> None:
     """A longer search has room for more; who could be stopped would seem exempt."""
     c = campaign(tmp_path, trials=30)
