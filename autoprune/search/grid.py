@@ -87,7 +87,8 @@ def _listed(space: Space, name: str) -> tuple[Value, ...]:
         return tuple(range(int(domain.low), int(domain.high) + 1))
     if domain.step is not None:
         count = round((domain.high - domain.low) / domain.step) + 1
-        return tuple(domain.low + place * domain.step for place in range(count))
+        # Rounding must not lead beyond the end, where the knob's bounds and Optuna's may lie.
+        return tuple(min(domain.high, domain.low + i * domain.step) for i in range(count))
     raise AutoPruneError(
         f"--sampler grid walks lists, and knob {name!r} of space {space.name} is the range "
         f"{domain.describe()}: use --space paper, or a space that lists values"

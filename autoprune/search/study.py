@@ -316,9 +316,9 @@ def snapped(domain: BaseDistribution, value: Value) -> Value:
     step = getattr(domain, "step", None)
     if step is None or isinstance(value, (bool, str)):
         return value
-    low, high = float(getattr(domain, "low")), float(getattr(domain, "high"))  # noqa: B009
-    near = low + round((value - low) / step) * step
-    return type(value)(min(high, max(low, near)))
+    low, high = getattr(domain, "low"), getattr(domain, "high")  # noqa: B009
+    near = min(high, max(low, low + round((value - low) / step) * step))
+    return int(near) if isinstance(low, int) else float(near)
 
 
 def contains(domain: BaseDistribution, value: Value) -> bool:

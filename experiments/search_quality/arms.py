@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autoprune.search.grid import OF_RECOVERY
 from autoprune.search.space import Space, load_space, parse_space
 
 _RULE = """
@@ -21,21 +22,12 @@ knobs:
   protect_last: 0
   criterion: weight_taylor
 """
-_RECOVERY_KNOBS = (
-    "recovery",
-    "distill_weight",
-    "scope",
-    "lora_rank",
-    "learning_rate_scale",
-    "data_fraction",
-    "passes",
-)
 
 
 def _depth_then_width() -> Space:
     """Return the rule's cut with every recovery knob of the default space."""
     rule, default = parse_space(_RULE, "depth-then-width"), load_space("hybrid")
-    recovery = {name: default.knobs[name] for name in _RECOVERY_KNOBS if name in default.knobs}
+    recovery = {name: default.knobs[name] for name in OF_RECOVERY if name in default.knobs}
     return rule.model_copy(update={"knobs": {**rule.knobs, **recovery}})
 
 

@@ -95,8 +95,8 @@ def test_arms_differ_in_one_thing() -> None:
     for name in ("no-fidelity", "no-baselines", "no-refinement", "gp"):
         assert len(ARMS[name].settings) == 1
     rule, grid = ARMS["rule"].space(), ARMS["grid"].space()
-    assert {n: rule.knobs[n] for n in ("recovery", "scope", "data_fraction")} == {
-        n: default.knobs[n] for n in ("recovery", "scope", "data_fraction")
+    assert {n: rule.knobs[n] for n in ("recovery", "scope", "decay", "data_fraction")} == {
+        n: default.knobs[n] for n in ("recovery", "scope", "decay", "data_fraction")
     }
     assert grid.knobs["backbone_removed"].values() == (0.30, 0.45, 0.60)
     assert grid.knobs["recovery"] == load_space("paper").knobs["recovery"]

@@ -6,7 +6,14 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autoprune.errors import AutoPruneError
-from autoprune.search.space import KNOBS, list_spaces, load_space, parse_space, with_precisions
+from autoprune.search.space import (
+    KNOBS,
+    Range,
+    list_spaces,
+    load_space,
+    parse_space,
+    with_precisions,
+)
 
 HEAD = "description: a test\nknobs:\n"
 
@@ -94,6 +101,15 @@ def test_a_file_is_a_space_too(tmp_path: Path) -> None:
     assert load_space(str(path)).name == "own"
 
 
+def test_the_end_of_a_stepped_range_is_its_last_cell() -> None:
+    """0.1 + 6 * 0.1 is a hair above 0.7, and no point of the space."""
+    from autoprune.search.grid import cells
+
+    text = "description: a\nknobs:\n  temperature: {low: 0.1, high: 0.7, step: 0.1}\n"
+    space = parse_space(text, "a")
+    assert [c["temperature"] for c in cells(space)][-1] == 0.7
+
+
 def test_a_stepped_range_is_drawn_walked_and_snapped_on_its_grid() -> None:
     from autoprune.search.grid import cells
     from autoprune.search.study import snapped
@@ -103,5 +119,7 @@ def test_a_stepped_range_is_drawn_walked_and_snapped_on_its_grid() -> None:
     domain = space.distributions()["size"]
     assert snapped(domain, 0.6) == 0.5
     assert snapped(domain, 1.7) == 1.0
+    apart = Range(low=0.05, high=0.95, step=0.3).distribution()
+    assert snapped(apart, 1) == 0.95  # a whole number is a number like others
     assert snapped(load_space("hybrid").distributions()["temperature"], 0.61) == 0.61
     assert space.knobs["size"].describe() == "0 … 1 by 0.25"
