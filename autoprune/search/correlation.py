@@ -61,11 +61,6 @@ class Correlation:
     low: float | None = None
     high: float | None = None
 
-    @property
-    def known(self) -> bool:
-        """Whether there were enough trials to say anything."""
-        return self.value is not None
-
 
 def rank_correlation(trials: Sequence[Unstopped], rung: int) -> Correlation:
     """Return how far ``rung`` ranks trials as the end does.

@@ -140,7 +140,7 @@ def test_too_few_ends_change_nothing() -> None:
     halving = Halving()
     teach(halving, 0.0, count=5)
     assert (halving.share(0), halving.share(1)) == (0.25, 0.5)
-    assert not halving.correlation(1).known
+    assert halving.correlation(1).value is None
 
 
 def test_a_trial_that_arrives_again_counts_once() -> None:
