@@ -45,8 +45,8 @@ def asked_runs(home: Path, seeds: int) -> list[Rerun]:
 def test_each_confirm_seed_draws_another_subset_in_another_order(tmp_path: Path) -> None:
     runs = asked_runs(tmp_path, 3)
     assert [run.seed for run in runs] == [5, 6, 7]
-    bench = TrialBench.__new__(TrialBench)  # without a model: decoding alone is asked of it
-    bench.work = TrialWork(b"", CONTEXT, load_space("hybrid"))
+    work = TrialWork(b"", CONTEXT, load_space("hybrid"))
+    bench = TrialBench(None, work)  # type: ignore[arg-type]  # decoding alone is asked of it
     candidates = [bench.candidate(run.knobs, run.seed) for run in runs]
     recipes = [candidate.recipe for candidate in candidates]
     assert [recipe.seed for recipe in recipes] == [5, 6, 7]
