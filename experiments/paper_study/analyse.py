@@ -6,8 +6,9 @@ python -m experiments.paper_study.analyse
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from experiments.cells import Row
 from experiments.claims import Claim, difference, holm
 from experiments.paper_study.findings import Finding, findings, percent
 from experiments.paper_study.grid import (
+    CUTS,
     DATA,
     DENSE,
     EQUAL_PASSES,
     HERE,
+    NONE,
     RECOVERIES,
     ROWS,
+    SEEDS,
     SIZES,
+    STUDY_AXES,
     VARIANTS,
     knobs_of,
 )
@@ -169,43 +174,65 @@ def write_csv(path: Path, table: Table) -> None:
         writer.writerows(table)
 
 
-def size_table(table: Table, axis: str, variant: str, data: Iterable[float] = DATA) -> str:
-    """Return retention by recovery and size as Markdown; data fractions stand beside each other."""
-    fractions = list(data)
-    cells = {
-        (r["size"], r["recovery"], r["data"]): r
-        for r in table
-        if r["axis"] == axis and r["variant"] == variant
-    }
-    head = " | ".join(f"{percent(size)} removed" for size in SIZES)
-    lines = [f"| {axis}, {variant} | {head} |", "|---" * (len(SIZES) + 1) + "|"]
+def size_table(table: Table, variant: str, data: float) -> str:
+    """Return retention by recovery, axis and size as Markdown, in percent; "" without rows."""
+    rows = [r for r in table if r["variant"] == variant and r["data"] in (0.0, data)]
+    cells = {(r["recovery"], r["axis"], r["size"]): _interval(r) for r in rows}
+    places = [(axis, size) for axis in CUTS for size in SIZES]
+    there = {r["recovery"] for r in rows if r["data"] == data}
+    if not there:
+        return ""
+    places = [p for p in places if any((recovery, *p) in cells for recovery in RECOVERIES)]
+    head = " | ".join(f"{axis} {percent(size)}" for axis, size in places)
+    lines = [
+        f"{variant}, {percent(data)} of the data",
+        "",
+        f"| recovery | {head} |",
+        "|---" * (len(places) + 1) + "|",
+    ]
     for recovery in RECOVERIES:
-        if recovery == "none" and variant != VARIANTS[0]:
-            continue
-        shown = []
-        for size in SIZES:
-            rows = [cells.get((size, recovery, f)) for f in fractions]
-            if recovery == "none":
-                rows = [cells.get((size, recovery, 0.0))]
-            shown.append(" / ".join("–" if r is None else _interval(r) for r in rows))
-        lines.append(f"| {recovery} | " + " | ".join(shown) + " |")
+        if recovery in there or (recovery == NONE and variant == VARIANTS[0]):
+            shown = " | ".join(cells.get((recovery, *place), "–") for place in places)
+            lines.append(f"| {recovery} | {shown} |")
+    return "\n".join(lines)
+
+
+def recommended_table(table: Table) -> str:
+    """Return retention of the recommended recovery by data and variant as Markdown, in percent."""
+    lines = [
+        f"| SFT + L2 | {' | '.join(f'{percent(size)} removed' for size in SIZES)} |",
+        "|---" * (len(SIZES) + 1) + "|",
+    ]
+    for axis, variant, data in itertools.product(STUDY_AXES, VARIANTS, DATA):
+        found = {
+            r["size"]: r
+            for r in table
+            if (r["axis"], r["variant"], r["data"]) == (axis, variant, data)
+            and r["recovery"] == "SFT + L2"
+        }
+        if found:
+            first = next(iter(found.values()))
+            name = f"{axis}, {variant}: {percent(first['unique'])}, {first['passes']:,} passes"
+            shown = [_interval(found[size]) if size in found else "–" for size in SIZES]
+            lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
 def _interval(row: Mapping[str, Any]) -> str:
+    """Return retention with half its interval, in percent, and the seeds where some are missing."""
     half = (row["high"] - row["low"]) / 2
-    return f"{100 * row['retention']:.1f} ± {100 * half:.1f}"
+    whole = row["recovery"] == NONE or row["seeds"] == len(SEEDS)
+    seeds = "" if whole else f" ({row['seeds']})"
+    return f"{100 * row['retention']:.1f} ± {100 * half:.1f}{seeds}"
 
 
 def findings_table(table: Table) -> str:
     """Return the findings as Markdown, in points."""
     lines = ["| finding | verdict | difference, points (95 %) | p, Holm |", "|---|---|---|---|"]
     for row in table:
-        number = row["finding"].split()[0]
         margin = f" [margin {100 * row['margin']:.0f}]" if row["margin"] else ""
-        place = row["finding"].removeprefix(f"{number} ")
         lines.append(
-            f"| {number}. {row['text']} ({place}) | {row['verdict']} | "
+            f"| {row['finding']} | {row['verdict']} | "
             f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} … {100 * row['high']:+.1f})"
             f"{margin} | {row['p_holm']:.2g} |"
         )
@@ -220,9 +247,9 @@ def main() -> None:
     write_csv(HERE / "findings.csv", verdicts)
     best = best_of_grid(table, rows)
     (HERE / "best_of_grid.json").write_text(json.dumps(best, indent=1) + "\n")
-    for variant in VARIANTS:
-        for axis in ("depth", "width", "uniform"):
-            print(size_table(table, axis, variant), end="\n\n")
+    for variant, data in itertools.product(VARIANTS, DATA):
+        print(size_table(table, variant, data), end="\n\n")
+    print(recommended_table(table), end="\n\n")
     print(findings_table(verdicts), end="\n\n")
     print("not tested, rows are missing:", ", ".join(missing) or "none")
     draw(table, verdicts, HERE)

@@ -16,14 +16,26 @@ from experiments.paper_study.grid import DATA, RECOVERIES, SIZES, STUDY_AXES, VA
 
 Row = Mapping[str, Any]
 
-COLOURS = ("#999999", "#56b4e9", "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#000000")
+COLOURS = (
+    "#999999",
+    "#56b4e9",
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#e69f00",
+    "#cc79a7",
+    "#000000",
+    "#882255",
+)
 MARKS = ("x", "o", "s", "D", "^", "v", "<", ">", "P")
-LOOKS = {
-    name: (COLOURS[place % len(COLOURS)], MARKS[place]) for place, name in enumerate(RECOVERIES)
-}
+LOOKS = {name: (COLOURS[place], MARKS[place]) for place, name in enumerate(RECOVERIES)}
 VERDICTS = {"holds": "#0072b2", "does not hold": "#d55e00", "undecided": "#999999"}
+TICKS = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20)
 DATA_SHOWN = 0.2
-PANELS = {"depth": "depth: layers by block influence", "width": "width: the study's window"}
+PANELS = {
+    "depth": "depth: layers by block influence, trimmed to size",
+    "width": "width: the study's window (at 60 % all layers)",
+}
 
 
 def draw(table: Sequence[Row], verdicts: Sequence[Row], folder: Path) -> None:
@@ -39,7 +51,11 @@ def _retention(table: Sequence[Row], path: Path) -> None:
         for place, recovery in enumerate(RECOVERIES):
             data = 0.0 if recovery == "none" else DATA_SHOWN
             rows = _pick(table, axis=axis, recovery=recovery, data=data, variant=VARIANTS[0])
-            _line(axes, rows, "size", recovery, shift=0.25 * (place - len(RECOVERIES) / 2))
+            _line(axes, rows, "size", recovery, shift=0.6 * (place - len(RECOVERIES) / 2))
+        if axis == "width":
+            rows = _pick(table, axis="uniform", recovery="none")
+            _line(axes, rows, "size", "none", shift=-3.3, style=":", label="none, uniform widths")
+            axes.legend(*_last(axes), frameon=False, fontsize=8, loc="lower left")
         axes.set_title(PANELS[axis], fontsize=10)
         axes.set_xticks([100 * size for size in SIZES])
         axes.set_xlabel("share of the backbone removed (%)")
@@ -79,6 +95,7 @@ def _data(table: Sequence[Row], path: Path) -> None:
             axes.set_xscale("log")
             axes.set_xticks([100 * d for d in DATA], [f"{100 * d:g}" for d in DATA])
             axes.minorticks_off()
+            axes.set_xlim(4, 125)
             axes.set_title(f"{axis}, {variant}", fontsize=10)
             axes.grid(alpha=0.3)
         panels[row][0].set_ylabel("retention (%)")
@@ -108,18 +125,41 @@ def _forest(verdicts: Sequence[Row], path: Path) -> None:
             axes.plot(-100 * row["margin"], place, marker="|", color="black", markersize=9)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(verdicts)), [row["finding"] for row in verdicts], fontsize=8)
+    for place in range(1, len(verdicts)):
+        if verdicts[place]["finding"][0] != verdicts[place - 1]["finding"][0]:
+            axes.axhline(place - 0.5, color="#cccccc", linewidth=0.6)
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set_xlabel("points of retention; right of 0 (of the bar: its margin) the finding holds")
+    axes.set_xscale("symlog", linthresh=5)
+    axes.set_xticks(TICKS, [f"{tick:+d}" if tick else "0" for tick in TICKS])
+    axes.minorticks_off()
+    axes.set_xlabel(
+        "points of retention, linear up to 5; right of 0 (where there is a margin: of the bar) "
+        "the finding holds"
+    )
     axes.grid(axis="x", alpha=0.3)
     for name, colour in VERDICTS.items():
         axes.plot([], [], "o", color=colour, label=name)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _line(axes: Axes, rows: Sequence[Row], along: str, name: str, shift: float) -> None:
+def _last(axes: Axes) -> tuple[list[Any], list[str]]:
+    """Return handle and label of what was drawn last: the rest is in the other panel's legend."""
+    handles, labels = axes.get_legend_handles_labels()
+    return handles[-1:], labels[-1:]
+
+
+def _line(
+    axes: Axes,
+    rows: Sequence[Row],
+    along: str,
+    name: str,
+    shift: float,
+    style: str | None = None,
+    label: str | None = None,
+) -> None:
     rows = sorted(rows, key=lambda r: r[along])
     colour, mark = LOOKS[name]
     axes.errorbar(
@@ -133,9 +173,9 @@ def _line(axes: Axes, rows: Sequence[Row], along: str, name: str, shift: float) 
         marker=mark,
         markersize=4,
         linewidth=1,
-        linestyle="--" if name == "none" else "-",
+        linestyle=style or ("--" if name == "none" else "-"),
         capsize=2,
-        label=name,
+        label=label or name,
     )
 
 

@@ -76,8 +76,8 @@ def mixed(parts: Iterable[tuple[float, TaskScores]]) -> TaskScores:
     pairs = list(parts)
     tasks = []
     for place, first in enumerate(pairs[0][1].tasks):
-        above = [(w, s.tasks[place].values) for w, s in pairs]
-        values = first.chance + sum(w * (v - first.chance) for w, v in above if v is not None)
+        above = [(w, np.asarray(s.tasks[place].values)) for w, s in pairs]
+        values = first.chance + np.sum([w * (v - first.chance) for w, v in above], axis=0)
         tasks.append(replace(first, values=values, score=float(np.mean(values))))
     return TaskScores(tuple(tasks))
 

@@ -190,9 +190,9 @@ def test_verdicts_follow_the_rows(tmp_path: Path) -> None:
         few["finding"]: few
         for few in judged({c: s for c, s in scores.items() if c.size >= 0.30}, whole)[0]
     }
-    assert kept["2 at 30 %"]["verdict"] == "holds"
-    assert kept["2 at 45 %"]["verdict"] == "does not hold"
-    assert kept["1 at 30 %"]["verdict"] == "does not hold"
+    assert kept["2 depth over width, 30 %, all recoveries"]["verdict"] == "holds"
+    assert kept["2 width over depth, 45 %, all recoveries"]["verdict"] == "does not hold"
+    assert kept["1 width over depth, no recovery, 30 %"]["verdict"] == "does not hold"
     assert all(few["verdict"] == "undecided" for name, few in kept.items() if name[0] in "56")
     best = best_of_grid(table, rows)
     assert {entry["axis"] for entry in best.values()} == {"depth"}
