@@ -18,7 +18,7 @@ SIZES = (0.15, 0.30, 0.45, 0.60)
 CUTS: dict[str, dict[str, Value]] = {
     # Layers by block influence; the rest of the cut is trimmed uniformly, so that rows of one
     # size have equal parameters.
-    "depth": {"axis": "hybrid", "depth_share": 1.0},
+    "depth": {"axis": "hybrid", "depth_share": 1.0, "window": False},
     "width": {"axis": "width", "window": True},
     "uniform": {"axis": "width", "window": False},
 }
@@ -69,7 +69,14 @@ SCALES = (0.5, 1.0, 2.0)
 Rates = Mapping[tuple[str, float, str], float]
 """Axis, size and scope -> the rate that was best on the ``search`` split."""
 
+# All that a plan or a recipe could depend on: a space that changes its defaults changes no row.
 _FIXED: dict[str, Value] = {
+    "contiguous": False,
+    "depth_unit": "layer",
+    "head_unit": "group",
+    "profile_slope": 0.0,
+    "profile_curve": 0.0,
+    "decay": "cosine",
     "size": 1.0,
     "temperature": 0.0,
     "attention_share": 0.5,

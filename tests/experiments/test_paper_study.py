@@ -129,6 +129,10 @@ def test_sizes_are_equal_across_axes(size: float) -> None:
     target = SPEC.outside_params + (1 - size) * SPEC.backbone_params
     for plan in plans.values():
         assert abs(SPEC.params_of(plan.shapes) - target) <= largest_unit(SPEC, Allocation(), 1)
+    trimmed = plans["depth"].shapes
+    assert len(set(trimmed)) == 1 or max(s.channels for s in trimmed) - 1 == min(
+        s.channels for s in trimmed
+    )
     held = all(shape == SPEC.layers[0] for shape in (plans["width"].shapes[i] for i in (0, 9)))
     assert held == ("uniform" in plans)  # beyond the window width is uniform, and counted once
 
