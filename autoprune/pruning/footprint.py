@@ -19,9 +19,9 @@ GRADIENTS = 1 << 24
 """Entries of weight gradients that a pass holds at a time."""
 
 # Numbers of a token in one layer's graph and in the probes' sums over it, by their width: a
-# dozen of the weights' dtype and as many in float32, and a few sums in float64.
-_HALF_CHANNELS, _FULL_CHANNELS = 8, 6
-_HALF_HIDDEN, _FULL_HIDDEN = 20, 12
+# handful of the weights' dtype, fewer in float32, and sums in float64.
+_HALF_CHANNELS, _FULL_CHANNELS = 5, 3
+_HALF_HIDDEN, _FULL_HIDDEN = 8, 4
 _DOUBLE_CHANNELS = 1
 
 
