@@ -144,7 +144,8 @@ def _run(
         study = _study(settings, space, store)
         study.describe({**prepared.facts, "fixed": space.complete({})})
         study.learn(warm.told)
-        with tracked(settings, space, store, prepared, listener, tracking) as log:
+        tracking_log = tracked(settings, space, store, prepared, listener, tracking)
+        with tracking_log as log, interrupt.bare():
             campaign = Campaign(
                 settings,
                 space,
@@ -344,6 +345,16 @@ class _Interrupt:
             self._inside = False
         self.check()
 
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Within, a stop stays one: Ray's calls raise it as the cause of a ``SystemError``."""
+        try:
+            yield
+        except SystemError as error:
+            if isinstance(error.__cause__, _Stop):
+                raise error.__cause__ from None
+            raise
+
     def _handle(self, number: int, frame: Any) -> None:
         if self._told or not self._inside:
             raise _Stop
@@ -363,7 +374,8 @@ class _Interrupt:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if kind is not None and issubclass(kind, (_Stop, KeyboardInterrupt)):
+        stops = (_Stop, KeyboardInterrupt)
+        if isinstance(error, stops) or isinstance(getattr(error, "__cause__", None), stops):
             raise StoppedError(
                 f"stopped; 'autoprune search --resume {self._typed}' goes on"
             ) from None
