@@ -157,6 +157,14 @@ def _sizes(plan: dict[str, Any]) -> str:
     return f"{'; '.join(said)}; of {size_on_disk(whole)} in {plan['bytes']['precision']}"
 
 
+def _refining(settings: Mapping[str, Any]) -> str:
+    """Return what the last trials do, where it is not what the sampler says."""
+    from autoprune.search.refine import refined_trials
+
+    count = refined_trials(settings["trials"], settings["refine"])
+    return f"the last {count} refining the front, " if count else ""
+
+
 def _rows(plan: dict[str, Any]) -> dict[str, str]:
     from autoprune.tracking.terminal import params_text
 
@@ -178,7 +186,7 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         "sizes": _sizes(plan),
         "tasks": ", ".join(plan["tasks"]),
         "trials": f"{settings['trials']} from space {settings['space']} by sampler "
-        f"{settings['sampler']}, {settings['workers']} at once",
+        f"{settings['sampler']}, {_refining(settings)}{settings['workers']} at once",
         "confirmation": f"up to {settings['confirm_points']} points, "
         f"{settings['confirm_seeds']} seeds each",
     }

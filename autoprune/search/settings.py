@@ -118,7 +118,7 @@ class SearchSettings(BaseModel):
     patience: float | None = Field(
         None,
         description="Sample no more once another hour is expected to add less than this many "
-        "points (hundredths) of hypervolume.",
+        "points (hundredths) of hypervolume; it needs ten trials of the sampler to tell.",
     )
     seed: int = Field(0, description="Seed of everything that is drawn.")
     workers: int = Field(2, description="Trials that run at once.")
@@ -199,7 +199,9 @@ class SearchSettings(BaseModel):
     @classmethod
     def _positive(cls, value: float | None, info: Any) -> float | None:
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise AutoPruneError(f"{flag(info.field_name)} {value:g} is not above 0")
+            limits = info.field_name in ("max_hours", "patience")
+            mend = ": leave it out for no such limit" if limits else ": give a trial some CPU"
+            raise AutoPruneError(f"{flag(info.field_name)} {value:g} is not a number above 0{mend}")
         return value
 
     @field_validator("gpus_per_trial")

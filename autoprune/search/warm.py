@@ -154,7 +154,7 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
         if record.state != "complete" or record.retention is None or size is None:
             left["did not end with a result"] += 1
         elif record.layout is not None:
-            left["were refined beyond what knobs say"] += 1
+            left["came of refinement, beyond what knobs say"] += 1
         else:
             knobs = {k: v for k, v in record.knobs.items() if v is not None}
             results.append(Told(f"{name}:{number}", knobs, size, record.retention))
