@@ -268,6 +268,11 @@ class SearchSettings(BaseModel):
                 f"--warm-start {data['warm_start'][0]} tells a sampler, and --sampler "
                 f"{data['sampler']} walks every configuration whatever it is told: leave one out"
             )
+        if data.get("refine"):
+            raise AutoPruneError(
+                f"--refine {data['refine']:g} would leave out cells of a walk, which --sampler "
+                f"{data['sampler']} is: leave one out"
+            )
         usual = SPACE_OF.get(data.get("deployable", "any"), "hybrid")
         walk = {"trials": len(cells(load_space(data.get("space") or usual))), "refine": 0.0}
         return {**walk, **data}

@@ -56,6 +56,13 @@ def test_a_walk_takes_no_warm_start() -> None:
         make_settings({"space": "paper", "sampler": "grid", "warm_start": ("old",)})
 
 
+def test_a_walk_takes_no_refinement() -> None:
+    walk = {"space": "paper", "sampler": "grid"}
+    assert make_settings(walk).refine == 0
+    with pytest.raises(AutoPruneError, match=r"--refine 0\.5 would leave out cells"):
+        make_settings({**walk, "refine": 0.5})
+
+
 def test_settings_survive_json() -> None:
     settings = make_settings({"budgets": ("3B-params",), "tasks": ("digits_read",), "seed": 3})
     assert SearchSettings.model_validate_json(settings.model_dump_json()) == settings
