@@ -25,12 +25,14 @@ from autoprune.search.outlook import (
 from autoprune.search.patience import POINT, exhausted, expected_gain
 from autoprune.search.refine import REFINE, choose_parent, refined_trials
 from autoprune.search.rungs import arrival_of, rung_records, rung_values, with_rung
+from autoprune.search.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings
+from autoprune.search.slide import SLIDE, due, slid
 from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, Refinement, TrialJob
-from autoprune.tracking.records import RungRecord, TrialRecord, share_in
+from autoprune.tracking.records import SAMPLED, RungRecord, TrialRecord, share_in
 
 GIVE_UP = 10
 """So many failed trials and none that did not: the search ends."""
@@ -105,9 +107,17 @@ class Campaign:
         if self.refining() and (parent := self._parent()) is not None:
             refined = self._new(number, parent.knobs, REFINE)
             return self._launch(refined.model_copy(update={"parent": parent.trial}))
-        return self._launch(
-            self._new(number, self.space.complete(self.study.ask(number)), "sampler")
-        )
+        return self._launch(self._propose(number, sum(tried[origin] for origin in SAMPLED)))
+
+    def _propose(self, number: int, before: int) -> TrialRecord:
+        """Return what the sampler proposes behind ``before`` proposals."""
+        if SAMPLERS[self.settings.sampler].slides and due(before):
+            found = slid(self.front(), self.records.values(), self.space, self.study.holds)
+            if found is not None:
+                parent, knobs = found
+                self.study.enqueue(number, knobs, SLIDE)
+                return self._new(number, knobs, SLIDE).model_copy(update={"parent": parent})
+        return self._new(number, self.space.complete(self.study.ask(number)), "sampler")
 
     def refining(self) -> bool:
         """Say whether the last part has begun: of the trials, of the time, or of what pays."""
@@ -184,7 +194,7 @@ class Campaign:
         return TrialJob(record.trial, knobs, record.seed, self._refinement(record))
 
     def _refinement(self, record: TrialRecord) -> Refinement | None:
-        if record.parent is None:
+        if record.origin != REFINE or record.parent is None:
             return None
         start, layout = self.records[record.parent].layout, record.layout
         return Refinement(
@@ -298,7 +308,7 @@ class Campaign:
 
         More trials may bring more baselines; who is exempt stays as it was.
         """
-        sampled = (n for n, r in sorted(self.records.items()) if r.origin in ("sampler", REFINE))
+        sampled = (n for n, r in sorted(self.records.items()) if r.origin in (*SAMPLED, REFINE))
         return next(sampled, len(self.baselines))
 
     def _full(self) -> list[TrialRecord]:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from autoprune.search.front import Point, hypervolume, nondominated
 from autoprune.search.refine import REFINE
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.records import TrialRecord, share_in
+from autoprune.tracking.records import SAMPLED, TrialRecord, share_in
 from autoprune.zoo import SPLITS
 
 ENDED = ("complete", "stopped", "failed")
 
 
 def sampled_gains(records: Iterable[TrialRecord], objective: str) -> list[float]:
-    """Return what each ended trial of the sampler added to the hypervolume, in order.
+    """Return what each ended proposal added to the hypervolume, in order.
 
     In the order of their numbers, so that a resumed search finds the same. What baselines and
     refinements reached before a trial is not its gain.
@@ -31,17 +31,17 @@ def sampled_gains(records: Iterable[TrialRecord], objective: str) -> list[float]
             front = [front[i] for i in nondominated(front)]
             volume, before = hypervolume(front), volume
             gain = volume - before
-        if record.origin == "sampler":
+        if record.origin in SAMPLED:
             gains.append(gain)
     return gains
 
 
 def seconds_a_trial(records: Iterable[TrialRecord], workers: int) -> float:
-    """Return the seconds that the sampler's ended trials took on average, all workers together."""
+    """Return the seconds that ended proposals took on average, all workers together."""
     took = [
         sum(record.stage_seconds.values())
         for record in records
-        if record.origin == "sampler" and record.state in ENDED and record.stage_seconds
+        if record.origin in SAMPLED and record.state in ENDED and record.stage_seconds
     ]
     return sum(took) / len(took) / workers if took else 0.0
 

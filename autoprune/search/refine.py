@@ -52,7 +52,7 @@ def choose_parent(
         records: all trials. One that failed is a child too: of a parent that nothing can be
             moved in, all would fail.
     """
-    children = Counter(record.parent for record in records)
+    children = Counter(record.parent for record in records if record.origin == REFINE)
     gains = contributions(points)
     order = [(children[r.trial], -gain, r.trial) for r, gain in zip(front, gains, strict=True)]
     return front[order.index(min(order))] if order else None

@@ -24,11 +24,13 @@ class Sampler:
         slow: a suggestion takes so long (about half a second) that it is asked for one trial
             ahead, while the workers are busy.
         walks: it goes through a list of configurations (see ``grid.cells``); nothing is built.
+        slides: some of its proposals are front members at another size (see ``slide``).
     """
 
     build: Callable[[int, int], BaseSampler]
     slow: bool = False
     walks: bool = False
+    slides: bool = True
 
 
 def _tpe(seed: int, trials: int) -> BaseSampler:
@@ -64,8 +66,8 @@ SAMPLERS: dict[str, Sampler] = {
     "tpe": Sampler(_tpe),
     "gp": Sampler(_gp, slow=True),
     "nsga2": Sampler(_nsga2),
-    "random": Sampler(_random),
-    "grid": Sampler(_random, walks=True),
+    "random": Sampler(_random, slides=False),
+    "grid": Sampler(_random, walks=True, slides=False),
 }
 """Every sampler that ``--sampler`` takes."""
 

@@ -24,9 +24,12 @@ from pydantic import (
 
 from autoprune.errors import AutoPruneError
 
-OWN = ("sampler", "refine", "warm")
-"""Origins of trials that a search found itself: drawn by the sampler, moved a little from a front
-member, or taken over from the front of an earlier search."""
+SAMPLED = ("sampler", "slide")
+"""Origins of trials that were proposed: drawn by the sampler, or a front member at another size."""
+
+OWN = (*SAMPLED, "refine", "warm")
+"""Origins of trials that a search found itself: proposed, moved a little from a front member, or
+taken over from the front of an earlier search."""
 
 START = "start-"
 """Begins the origins of AutoPrune's own starting points: tried first, and no baselines either."""
@@ -127,7 +130,7 @@ class TrialRecord(Record):
     recovery: str = ""  # label such as "sft+hidden/full"
     data_fraction: Figure = None  # share of the unique recovery samples, (0, 1]
     knobs: dict[str, Knob] = {}
-    parent: int | None = None  # the trial that a refined one started from; knobs are its own
+    parent: int | None = None  # the trial that a refined or slid one started from
     layout: dict[str, tuple[int, ...]] | None = None  # counts a layer, where knobs do not say them
     keep: KeepMap | None = None
     plan: str = ""  # identity of the pruning plan

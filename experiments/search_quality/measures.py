@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from autoprune.search.front import Point, hypervolume, nondominated
+from autoprune.tracking.records import OWN
 from experiments.search_quality.loop import picked
 
 Trial = dict[str, Any]
@@ -43,7 +44,7 @@ def cost_of(trials: Sequence[Trial], reached: Callable[[float], bool]) -> float 
 
 def started(trials: Sequence[Trial]) -> float:
     """Return the hypervolume of the enqueued baselines alone."""
-    enqueued = [t for t in trials if t["origin"] not in ("sampler", "refine", "warm")]
+    enqueued = [t for t in trials if t["origin"] not in OWN]
     return volume(enqueued, float("inf"))
 
 
