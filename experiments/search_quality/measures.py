@@ -7,7 +7,7 @@ from typing import Any
 
 from autoprune.search.front import Point, hypervolume, nondominated
 from autoprune.tracking.records import OWN
-from experiments.search_quality.loop import picked
+from experiments.search_quality.loop import SMALLEST, picked
 
 Trial = dict[str, Any]
 
@@ -23,9 +23,18 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     return [trials[i] for i in nondominated(points)]
 
 
+def within(trial: Trial) -> float:
+    """Return the share of the whole that a trial keeps, no smaller than what was asked for.
+
+    A depth cut ends with a whole layer, and so up to one below the smallest size.
+    """
+    backbone = (1 - trial["size"]) / trial["removed"]
+    return float(1 - min(trial["removed"], SMALLEST) * backbone)
+
+
 def volume(trials: Sequence[Trial], spent: float) -> float:
     """Return the hypervolume on ``report`` of the front that ``search`` scores chose by then."""
-    return hypervolume([(t["size"], t["report"]) for t in front(full(trials, spent))])
+    return hypervolume([(within(t), t["report"]) for t in front(full(trials, spent))])
 
 
 def curve(trials: Sequence[Trial], budget: float, steps: int = 60) -> list[tuple[float, float]]:

@@ -100,3 +100,8 @@ def test_arms_differ_in_one_thing() -> None:
     }
     assert grid.knobs["backbone_removed"].values() == (0.30, 0.45, 0.60)
     assert grid.knobs["recovery"] == load_space("paper").knobs["recovery"]
+
+
+def test_what_lies_below_the_smallest_size_counts_as_the_smallest() -> None:
+    cut = trial(0.2, 0.8, 0.8, 1.0)  # removes 80 %, asked for 70 %
+    assert volume([cut], 1.0) == pytest.approx(0.7 * 0.8)

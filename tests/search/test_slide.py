@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_campaign import campaign, play
 
-from autoprune.search.slide import EVERY, SLIDE, due, slid
+from autoprune.search.slide import EVERY, SLIDE, due, expected, slid
 from autoprune.search.space import parse_space
 from autoprune.tracking.records import SAMPLED, TrialRecord
 
@@ -37,15 +37,15 @@ def anything(knobs: Any) -> bool:
 @pytest.mark.parametrize(
     ("front", "chosen"),
     [
-        # The gap in the middle is widest; both neighbours are as near, the smaller is taken.
-        ([(1, 0.0, 0.5), (2, 1.0, 0.9)], (1, 0.5)),
-        # Of two gaps as wide the steeper one.
-        ([(1, 0.0, 0.5), (2, 0.5, 0.9), (3, 1.0, 0.95)], (1, 0.25)),
-        ([(1, 0.0, 0.5), (2, 0.5, 0.6), (3, 1.0, 0.95)], (2, 0.75)),
-        # Nothing smaller is known: as far below as a loss by the usual slope still leaves most.
-        ([(1, 1.0, 0.9)], (1, 0.0)),
-        # Nothing larger is known.
+        # One good member: its knobs at the smallest size reach farthest, at a loss of 16 times.
+        ([(1, 1.0, 0.96)], (1, 0.25)),
+        ([(1, 1.0, 0.99)], (1, 0.0)),
+        # The small end is held by a poor one: the good one is thought to be better there too.
+        ([(1, 0.0, 0.5), (2, 0.5, 0.97)], (2, 0.0)),
+        # Where the small end is as good as it gets, the way up is left.
         ([(1, 0.0, 0.9)], (1, 0.5)),
+        # Between two members from the nearer one.
+        ([(1, 0.0, 0.84), (2, 0.75, 0.97)], (1, 0.25)),
     ],
 )
 def test_the_size_that_promises_most(
@@ -59,26 +59,44 @@ def test_the_size_that_promises_most(
     )
 
 
-def test_what_was_tried_is_not_tried_again() -> None:
-    front = [record(1, 0.0, 0.5), record(2, 1.0, 0.9)]
+@pytest.mark.parametrize(
+    ("start", "size", "loss"),
+    [(0.5, 0.5, 0.1), (0.5, 0.25, 0.2), (0.5, 0.0, 0.4), (0.0, 1.0, 0.02)],
+)
+def test_loss_doubles_each_quarter_of_the_way_down(start: float, size: float, loss: float) -> None:
+    assert expected(0.9, start, size) == pytest.approx(1 - loss)
+
+
+def test_what_retains_all_is_thought_to_lose_something_below() -> None:
+    assert expected(1.02, 1.0, 0.5) == pytest.approx(0.96)
+
+
+def test_what_was_tried_is_not_tried_again_and_what_promises_nothing_is_not_tried() -> None:
+    front = [record(1, 0.0, 0.5), record(2, 1.0, 0.97)]
     tried = list(front)
     sizes = []
     while (found := slid(front, tried, SPACE, anything)) is not None:
         parent, knobs = found
-        sizes.append(knobs["size"])
+        sizes.append((parent, knobs["size"]))
         other = record(len(tried) + 1, 0.0, 0.1)
         tried.append(other.model_copy(update={"knobs": knobs, "parent": parent}))
-    assert sorted(sizes) == [0.25, 0.5, 0.75]
+    assert len(set(sizes)) == len(sizes)
+    assert (2, 0.25) in sizes  # a loss of 0.24
+    assert (1, 1.0) not in sizes  # would retain less than what is there
 
 
 def test_members_that_no_knobs_describe_are_no_parents_but_count() -> None:
-    moved = record(3, 0.5, 0.85, layout={"heads": (1,)})
-    front = [record(1, 0.0, 0.5), moved, record(2, 1.0, 0.9)]
-    # Without it the middle would be chosen.
-    assert slid(front, front, SPACE, anything) == (1, {"size": 0.25, "temperature": 0.1})
-    assert slid([moved], front, SPACE, anything) is None
-    outside = slid(front, front, SPACE, lambda knobs: knobs["temperature"] == 0.2)
-    assert outside == (2, {"size": 0.25, "temperature": 0.2})
+    good, other = record(1, 0.5, 0.97), record(2, 1.0, 0.98)
+    moved = record(3, 0.0, 0.9, layout={"heads": (1,)})
+    first = slid([good, other], [good, other], SPACE, anything)
+    assert first == (1, {"size": 0.0, "temperature": 0.1})
+    # The small end is taken, by a trial that is no parent.
+    second = slid([moved, good, other], [moved, good, other], SPACE, anything)
+    assert second == (1, {"size": 0.25, "temperature": 0.1})
+    assert slid([moved], [moved], SPACE, anything) is None
+    outside = slid([good, other], [good, other], SPACE, lambda knobs: knobs["temperature"] == 0.2)
+    assert outside is not None
+    assert outside[0] == 2
 
 
 def test_a_space_without_a_range_of_sizes_has_none() -> None:
@@ -86,7 +104,7 @@ def test_a_space_without_a_range_of_sizes_has_none() -> None:
     assert slid([record(1, 0.5, 0.5)], [], fixed, anything) is None
 
 
-def test_every_third_proposal_of_a_sampler_that_learns_is_one(tmp_path: Path) -> None:
+def test_every_second_proposal_of_a_sampler_that_learns_is_one(tmp_path: Path) -> None:
     c = campaign(tmp_path, trials=20, early_stopping=False)
     play(c)
     proposals = [r for _, r in sorted(c.records.items()) if r.origin in SAMPLED]
