@@ -107,6 +107,8 @@ def searches_table(found: Comparison, *, wide: bool = False) -> Table:
     Args:
         found: the searches.
         wide: whether there is room for the floating-point operations of its trials.
+
+    Its time is that of all stages, preparation and confirmation included.
     """
     from autoprune.cli.output import duration
 
@@ -119,13 +121,12 @@ def searches_table(found: Comparison, *, wide: bool = False) -> Table:
     for name in costs:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found.searches:
-        seconds = one.summary.seconds
         table.add_row(
             one.name,
             _figure(one.hypervolume),
             _gain(one.gain),
             str(one.trials),
-            "" if seconds is None else duration(seconds),
+            "" if one.seconds is None else duration(one.seconds),
             *([] if not wide else [""] if one.flops is None else [f"{one.flops:.1e}"]),
         )
     return table

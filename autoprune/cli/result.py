@@ -99,8 +99,7 @@ def stage_line(summary: SearchSummary) -> str:
     if not summary.stages:
         return ""
     parts = ", ".join(f"{duration(stage.seconds)} {stage.stage}" for stage in summary.stages)
-    taken = sum(stage.seconds for stage in summary.stages)
-    line = f"It took {duration(taken)}: {parts}."
+    line = f"It took {duration(summary.taken or 0.0)}: {parts}."
     forecast = [stage.forecast for stage in summary.stages if stage.forecast is not None]
     if len(forecast) < len(summary.stages):
         return line

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoprune.errors import AutoPruneError
-from autoprune.evaluation.retention import Interval
+from autoprune.evaluation.retention import Interval, bootstrap
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
 from autoprune.search.area import Weighted, answers_of, difference, stairs, total
@@ -21,7 +21,14 @@ from autoprune.search.finish import DENSE
 from autoprune.search.settings import FREE, flag
 from autoprune.search.store import SearchStore
 from autoprune.tracking.comparison import AtSize, Compared, Comparison, Held, Range
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in, size_in
+from autoprune.tracking.records import (
+    FrontPoint,
+    Retention,
+    SearchSummary,
+    TrialRecord,
+    share_in,
+    size_in,
+)
 
 HERE = (FREE | {"storage"}) - {"trials", "max_hours"}
 """Settings of the machine and the place: they are not why one search is better than another."""
@@ -99,7 +106,8 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
         check_comparable(first, other)
     # One dense model on one machine answers alike; elsewhere a bit may flip. One set decides.
     dense, objective = first.dense, first.summary.objective
-    # Runs that several searches share say once how far seeds scatter.
+    # Runs that several searches share say once how far seeds scatter. By one prior for all, a run
+    # has one interval, whichever search shows it.
     runs = {answers_of(one): one for search in searches for one in search.confirmed}
     prior = scatter(list(runs.values()), dense)
     points = [front_points(s.confirmed, dense, objective=objective) for s in searches]
@@ -114,6 +122,7 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
                 # By its own runs alone, so that it is the figure that 'front' shows.
                 hypervolume=_range(total(steps, dense, scatter(search.confirmed, dense))),
                 gain=_range(difference(steps, bearing[0], dense, prior)) if place else None,
+                seconds=search.summary.taken,
                 trials=sum(r.state != "running" for r in search.records.values()),
                 flops=sum(r.flops or 0.0 for r in search.records.values()) or None,
             )
@@ -122,7 +131,7 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
             )
         ),
         sizes=_at_sizes(searches, points, dense, prior),
-        baselines=once([p for own in points for p in own if p.baseline], objective),
+        baselines=once(_baselines(searches, points, dense, prior), objective),
         differs=_differs(searches),
         notes=_notes(searches),
     )
@@ -204,10 +213,38 @@ def _at_sizes(
                 mine: list[Weighted] = [(scores[place][point.trial], 1.0)]
                 gain = _range(difference(mine, reference, dense, prior))
             held.append(
-                Held(trial=point.trial, share=share(point), retention=point.retention, gain=gain)
+                Held(
+                    trial=point.trial,
+                    share=share(point),
+                    retention=_retention(scores[place][point.trial], dense, prior),
+                    gain=gain,
+                )
             )
         rows.append(AtSize(share=size, held=tuple(held)))
     return tuple(rows)
+
+
+def _baselines(
+    searches: Sequence[Finished],
+    points: Sequence[Sequence[FrontPoint]],
+    dense: TaskScores,
+    prior: SeedPrior | None,
+) -> list[FrontPoint]:
+    """Return every search's baselines, with intervals that do not depend on whose they are."""
+    found = []
+    for search, own in zip(searches, points, strict=True):
+        scores = {one.record.trial: one for one in search.confirmed}
+        found += [
+            point.model_copy(update={"retention": _retention(scores[point.trial], dense, prior)})
+            for point in own
+            if point.baseline
+        ]
+    return found
+
+
+def _retention(one: Confirmed, dense: TaskScores, prior: SeedPrior | None) -> Retention:
+    found = bootstrap(one.scores, dense, prior=prior)
+    return Retention(mean=found.mean, low=found.low, high=found.high, seeds=found.seeds)
 
 
 def _budget_share(summary: SearchSummary) -> float:

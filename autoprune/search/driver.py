@@ -136,14 +136,14 @@ def _run(
         with stages.stage("prepare"):
             prepared = problem.prepare(settings, space, on_stage)
             session.begin()
-        _retry_if_all_failed(store)
-        warm = warm_up(settings, space, store, prepared.facts)
-        for note in warm.notes:
-            listener.on_stage(note)
-        store.write("facts.json", json.dumps(dict(prepared.facts), indent=1))
-        study = _study(settings, space, store)
-        study.describe({**prepared.facts, "fixed": space.complete({})})
-        study.learn(warm.told)
+            _retry_if_all_failed(store)
+            warm = warm_up(settings, space, store, prepared.facts)
+            for note in warm.notes:
+                listener.on_stage(note)
+            store.write("facts.json", json.dumps(dict(prepared.facts), indent=1))
+            study = _study(settings, space, store)
+            study.describe({**prepared.facts, "fixed": space.complete({})})
+            study.learn(warm.told)
         tracking_log = tracked(settings, space, store, prepared, listener, tracking)
         with tracking_log as log, interrupt.bare():
             campaign = Campaign(
@@ -157,7 +157,8 @@ def _run(
                 on_record=log.record,
             )
             try:
-                session.ready()
+                with stages.stage("prepare"):  # what is left of Ray's start
+                    session.ready()
                 interrupt.arm()
                 store.reopen()
                 summary = _search(campaign, prepared, interrupt, listener, stages)

@@ -44,6 +44,8 @@ class Compared(Record):
         hypervolume: under the means of its confirmed points, reference (1, 0).
         gain: its hypervolume minus that of the first search; None for the first.
         trials: that ended.
+        seconds: of all its stages over all sessions, preparation and confirmation included; None
+            where an earlier version noted none.
         flops: floating-point operations of all its trials, stopped ones included; the
             confirmation apart.
     """
@@ -53,6 +55,7 @@ class Compared(Record):
     hypervolume: Range
     gain: Range | None = None
     trials: int
+    seconds: Figure = None
     flops: Figure = None
 
 
@@ -60,7 +63,9 @@ class Held(Record):
     """The best confirmed point of a search that is no larger than a size.
 
     Attributes:
-        trial, share, retention: of the point.
+        trial, share: of the point.
+        retention: of the point, by the scatter of seeds in all searches that are compared, so that
+            runs which several share have one interval; ``summary`` has the search's own.
         gain: its retention minus that of the first search's; None for the first.
     """
 
@@ -85,7 +90,8 @@ class Comparison(Record):
         objective: what a size is.
         searches: in the order asked for; the first is what others are compared to.
         sizes: shared sizes, the smallest first; empty where no size is covered by all.
-        baselines: of all searches; one that several ran at one size stands once.
+        baselines: of all searches; one that several ran at one size stands once. Their intervals
+            are made as those of ``Held``.
         differs: setting -> its value in each search, where they are not all equal.
         notes: what else is to be known before figures are believed.
     """

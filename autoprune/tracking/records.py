@@ -292,7 +292,7 @@ class SearchSummary(Record):
     shrinkage: Figure = None  # retention lost from search to confirm, mean of the front's members
     shrinkage_low: Figure = None  # its 95 % interval, over these members
     shrinkage_high: Figure = None
-    seconds: Figure = None
+    seconds: Figure = None  # over all sessions, without preparation: what --max-hours counts
     rungs: tuple[RungRecord, ...] = ()  # but the last
     ended: str = ""  # why no more trials were launched
     stages: tuple[StageRecord, ...] = ()
@@ -308,6 +308,11 @@ class SearchSummary(Record):
     def stairs(self) -> tuple[FrontPoint, ...]:
         """The front without the points that are behind: each has a higher mean than the last."""
         return tuple(point for point in self.front if not point.behind)
+
+    @property
+    def taken(self) -> float | None:
+        """Seconds of all stages over all sessions, preparation included; None: none is noted."""
+        return sum(stage.seconds for stage in self.stages) if self.stages else None
 
     def size(self, item: TrialRecord | FrontPoint | Dense | Budget) -> int:
         """Return a size in the objective's unit."""

@@ -37,6 +37,7 @@ def test_in_words(home: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
         "minus one",
         "better",
         "paper-width (60.0%) keeps",
+        "2 min 15 s",
         "They differ in --sampler: tpe, random",
         "at 95 % each",
         str(home / "compare" / "one-two.png"),

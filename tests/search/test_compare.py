@@ -51,6 +51,7 @@ def test_hypervolumes_are_those_of_the_summaries(
         assert one.hypervolume.high == pytest.approx(search.summary.hypervolume_high)
         assert one.flops == pytest.approx(5e12)
         assert one.trials == 5
+        assert one.seconds == 135.0  # with the preparation, which the summary's seconds lack
         assert one.summary.front == search.summary.front
     first, second = found.searches
     assert first.gain is None
@@ -115,6 +116,30 @@ def test_runs_that_both_share_tell_the_scatter_of_seeds_once(
     assert known is not None
     assert gain is not None
     assert (gain.low, gain.high) == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+def test_a_run_that_both_share_has_one_interval(tmp_path: Path) -> None:
+    strong = {"uniform": (0.45, 0.95)}
+    one = read(finished_search(tmp_path, "one", FOUND, strong))
+    two = read(finished_search(tmp_path, "two", BETTER, strong, draw=1))
+    there, back = compare_searches([one, two]), compare_searches([two, one])
+    rows = [row for found in (there, back) for row in found.sizes]
+    intervals = [held.retention for row in rows for held in row.held]
+    intervals += [found.baselines[0].retention for found in (there, back)]
+    assert len(rows) > 2
+    for interval in intervals:
+        assert (interval.low, interval.high) == pytest.approx(
+            (intervals[0].low, intervals[0].high), abs=1e-12
+        )
+
+
+def test_time_that_was_not_noted_is_not_known(tmp_path: Path) -> None:
+    store = finished_search(tmp_path, "one", FOUND)
+    summary = store.summary()
+    assert summary is not None
+    store.write_summary(summary.model_copy(update={"stages": ()}))
+    two = read(finished_search(tmp_path, "two", BETTER))
+    assert [one.seconds for one in compare_searches([read(store), two]).searches] == [None, 135.0]
 
 
 def test_a_baseline_in_two_precisions_is_two(pair: tuple[list[Finished], Comparison]) -> None:

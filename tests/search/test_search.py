@@ -75,7 +75,11 @@ def log_of(path: Path) -> list[tuple[int, float]]:
 
 @pytest.mark.usefixtures("ray_session")
 class TestSearch:
-    def test_troubles_are_recorded_and_the_search_goes_on(self, tmp_path: Path) -> None:
+    def test_troubles_are_recorded_and_the_search_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Ray is up already; where it is not, waiting for it is part of what preparing takes.
+        monkeypatch.setattr(RaySession, "ready", lambda session: time.sleep(0.5))
         trouble = {2: "raise", 3: "nan", 4: "memory", 5: "kill", 6: "write", 7: "kill-twice"}
         work = ToyWork(trouble=trouble, log=str(tmp_path / "log"))
         watch = Watch()
@@ -87,6 +91,7 @@ class TestSearch:
         assert [s.stage for s in summary.stages] == ["prepare", "trials", "confirm"]
         assert [s.forecast for s in summary.stages] == [1.0, 20.0, 300.0]
         assert all(s.seconds > 0 for s in summary.stages)
+        assert summary.stages[0].seconds >= 0.5
         assert summary.ended == "all 10 trials were launched"
         assert [rung.share for rung in summary.rungs] == [0.0, 0.5]
         found = records(tmp_path)

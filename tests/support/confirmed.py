@@ -12,7 +12,9 @@ from autoprune.evaluation.scores import TaskScore, TaskScores
 from autoprune.search.finish import Ending, Rerun, finish
 from autoprune.search.settings import make_settings
 from autoprune.search.store import SearchStore, search_dir
-from autoprune.tracking.records import Budget, Dense, TrialRecord
+from autoprune.tracking.records import Budget, Dense, StageRecord, TrialRecord
+
+TOOK = {"prepare": 40.0, "trials": 70.0, "confirm": 25.0}
 
 IMAGES, WHOLE = 300, 2_000_000
 CHANCES = {"digits_read": 0.1, "digits_sum": 0.05}
@@ -123,5 +125,6 @@ def finished_search(
         versions={},
     )
     summary = finish(ending, records, DrawnPool(answer), store, lambda done, total: None)
-    store.write_summary(summary.model_copy(update={"seconds": 100.0}))
+    stages = tuple(StageRecord(stage=n, seconds=s) for n, s in TOOK.items())
+    store.write_summary(summary.model_copy(update={"seconds": 100.0, "stages": stages}))
     return store
