@@ -21,6 +21,7 @@ from autoprune.search.outlook import (
     evaluations,
     sampled_gains,
     seconds_a_trial,
+    trials_left,
 )
 from autoprune.search.patience import POINT, exhausted, expected_gain
 from autoprune.search.refine import REFINE, choose_parent, refined_trials
@@ -77,7 +78,6 @@ class Campaign:
         self._clock = clock
         self._began = clock()
         self._before = store.seconds()
-        self._ended_here = 0
         self._again = [n for n, r in sorted(self.records.items()) if r.state == "running"]
         self._rebuild()
 
@@ -281,11 +281,9 @@ class Campaign:
     def progress(self) -> Progress:
         """Return where the search stands."""
         states = [record.state for record in self.records.values()]
-        left = None
-        if self._ended_here:
-            ended = sum(s != "running" for s in states)
-            each = (self._clock() - self._began) / self._ended_here
-            left = each * max(0, self.settings.trials - ended)
+        left, hours = trials_left(self.records.values(), self.settings), self.settings.max_hours
+        if left is not None and hours is not None:
+            left = min(left, max(0.0, 3600 * hours - self.seconds()))
         scored = evaluations(self.space.rungs, self.settings.rung_share)
         confirm = confirmation_seconds(self.records.values(), self.front(), self.settings, scored)
         return Progress(
@@ -326,7 +324,6 @@ class Campaign:
         return record
 
     def _ended(self, record: TrialRecord) -> None:
-        self._ended_here += 1
         self.listener.on_trial(record)
         self.listener.on_front(self.front(), self.progress())
 

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from autoprune.search.front import Point, hypervolume, nondominated
 from autoprune.search.refine import REFINE
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.records import SAMPLED, TrialRecord, share_in
+from autoprune.tracking.records import OWN, SAMPLED, TrialRecord, share_in
 from autoprune.zoo import SPLITS
 
 ENDED = ("complete", "stopped", "failed")
+
+FEW = 3
+"""So many trials tell what the next ones will take."""
 
 
 def sampled_gains(records: Iterable[TrialRecord], objective: str) -> list[float]:
@@ -44,6 +47,29 @@ def seconds_a_trial(records: Iterable[TrialRecord], workers: int) -> float:
         if record.origin in SAMPLED and record.state in ENDED and record.stage_seconds
     ]
     return sum(took) / len(took) / workers if took else 0.0
+
+
+def trials_left(records: Iterable[TrialRecord], settings: SearchSettings) -> float | None:
+    """Return the seconds until a search's last trial ends; None before one has ended.
+
+    What is still to come are proposals and refinements, cheaper than the baselines that run
+    first; so those count alone as soon as :data:`FEW` of them have ended. A running trial is
+    taken to be half done.
+    """
+    known = list(records)
+    ended = [r for r in known if r.state in ENDED]
+    costs = [
+        (r.origin in OWN, sum(r.stage_seconds.values()))
+        for r in ended
+        if r.stage_seconds and r.state != "failed"
+    ]
+    if not costs:
+        return None
+    own = [took for mine, took in costs if mine]
+    took = own if len(own) >= FEW else [took for _, took in costs]
+    running = sum(record.state == "running" for record in known)
+    ahead = max(0.0, settings.trials - len(ended) - running / 2)
+    return ahead * sum(took) / len(took) / settings.workers
 
 
 def evaluations(rungs: Sequence[float], rung_share: float) -> float:

@@ -3,7 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.search.outlook import confirmation_seconds, sampled_gains, seconds_a_trial
+from autoprune.search.outlook import (
+    confirmation_seconds,
+    sampled_gains,
+    seconds_a_trial,
+    trials_left,
+)
 from autoprune.search.patience import LEAST, POINT, exhausted, expected_gain
 from autoprune.search.settings import make_settings
 from autoprune.tracking.records import TrialRecord
@@ -111,3 +116,23 @@ def test_confirmation_is_reckoned_from_what_members_took() -> None:
     assert confirmation_seconds([base, own], [own], asked, 2) == 2 * (11 + 8) * 3 / 2
     assert confirmation_seconds([base, own], [own, base], asked, 2) == 2 * (11 + 8) * 3 / 2
     assert confirmation_seconds([], [], asked, 2) == 0.0
+
+
+def test_the_time_left_is_that_of_what_is_still_to_come() -> None:
+    settings = make_settings({"trials": 10, "workers": 2})
+
+    def spent(trial: int, seconds: float, **values: object) -> TrialRecord:
+        return record(trial, 0.5, 0.5, stage_seconds={"recover": seconds}, **values)
+
+    base = [spent(n, 60.0, origin="uniform-width") for n in range(2)]
+    running = record(2, 0.5, 0.5, state="running")
+    assert trials_left([running], settings) is None
+    assert trials_left(base, settings) == 8 * 60 / 2
+    # One running trial is half done; two of the sampler's do not yet tell.
+    assert trials_left([*base, running], settings) == 7.5 * 60 / 2
+    own = [spent(3 + n, 10.0, state="stopped") for n in range(3)]
+    assert trials_left([*base, *own[:2]], settings) == 6 * 35 / 2
+    assert trials_left([*base, *own], settings) == 5 * 10 / 2
+    failed = spent(8, 0.1, state="failed")
+    assert trials_left([*base, *own, failed], settings) == 4 * 10 / 2
+    assert trials_left([*own, *(spent(10 + n, 10.0) for n in range(7))], settings) == 0
