@@ -1,11 +1,11 @@
 """Turn the rows of this experiment into tables, claims with Holm's correction, and a plot.
 
-    python -m experiments.peers.analyse --autoprune experiments/search_quality/fronts-seed0.jsonl
+    python -m experiments.peers.analyse --autoprune experiments/search_quality/fronts-seed0.jsonl \\
+        --grid experiments/paper_study/best_of_grid.json
 
 Without ``--autoprune`` peers that were tuned are held against AutoPrune's default plan, tuned as
-they were; with it, against what its searches found, of which a row has ``arm``, ``search_seed``,
-``target`` (share of the backbone removed), ``seed``, ``params``, ``answers`` (packed, on the same
-images of ``report``) and ``search_flops``.
+they were; with it, against what its searches found (see ``others``). ``--grid`` adds the best
+points of the study's grid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,16 @@ from autoprune.resources import Resources
 from experiments.cells import Row, by, read_rows, unpack_scores
 from experiments.claims import Claim, difference, holm
 from experiments.peers.bench import preparation
-from experiments.peers.catalogue import METHODS, REMOVED
+from experiments.peers.catalogue import METHODS
+from experiments.peers.others import (
+    OTHERS,
+    SEARCHED,
+    Key,
+    Runs,
+    grid_runs,
+    searched_runs,
+    spread,
+)
 from experiments.peers.plot import draw
 from experiments.peers.run import HERE, label
 
@@ -43,31 +51,6 @@ TITLES = {
     "tuned": "### (b) Each recipe tuned at the cost of a search",
 }
 
-SEARCHED = "searched"
-"""The name of what AutoPrune's searches found, among methods."""
-
-Key = tuple[str, float]
-"""A method and a share of the backbone removed."""
-
-
-@dataclass(frozen=True)
-class Runs:
-    """What stands behind a figure.
-
-    Attributes:
-        params: of the whole model, the largest where seeds differ.
-        scores: one a seed.
-        before: of the same plans without recovery, where they were scored.
-        kl: nats an answer token without recovery.
-        flops: that finding plan and recipe took, on average.
-    """
-
-    params: int
-    scores: tuple[TaskScores, ...]
-    before: tuple[TaskScores, ...] = ()
-    kl: float | None = None
-    flops: float = 0.0
-
 
 def common_runs(
     rows: Iterable[Row], plans: Mapping[str, Row], dense: TaskScores
@@ -76,7 +59,7 @@ def common_runs(
     found = {}
     told = [row for row in rows if row["removed"] in METHODS[row["method"]].sizes]
     for key, group in by(told, "method", "removed").items():
-        chosen = _spread(group, "plan", "seed")
+        chosen = spread(group, "plan", "seed")
         built = [plans[_plan(row)] for row in chosen]
         bare = [row for row in chosen if row["bare"]]
         found[key] = Runs(
@@ -95,7 +78,7 @@ def tuned_runs(
     """Return the runs with tuned recipes: one of each of three tunings, or three of one."""
     found = {}
     for key, group in by(rows, "method", "removed").items():
-        chosen = _spread(group, "tuning", "seed")
+        chosen = spread(group, "tuning", "seed")
         costs = [tunings[row["key"].rsplit("/", 1)[0]]["flops"] for row in chosen]
         found[key] = Runs(
             max(plans[_plan(row)]["params"] for row in chosen),
@@ -105,34 +88,8 @@ def tuned_runs(
     return found
 
 
-def searched_runs(path: Path, arm: str, dense: TaskScores) -> dict[Key, Runs]:
-    """Return what AutoPrune's searches found, trained again: one run of each search."""
-    rows = [row for row in read_rows(path).values() if row["arm"] == arm]
-    found = {}
-    for (removed,), group in by(rows, "target").items():
-        chosen = _spread(group, "search_seed", "seed")
-        found[SEARCHED, float(removed)] = Runs(
-            max(row["params"] for row in chosen),
-            tuple(unpack_scores(row["answers"], dense) for row in chosen),
-            flops=sum(row["search_flops"] for row in chosen) / len(chosen) / len(REMOVED),
-        )
-    return found
-
-
 def _plan(row: Row) -> str:
     return f"{row['model']}/{row['method']}/{row['removed']:g}/{row['plan']}"
-
-
-def _spread(rows: Sequence[Row], outer: str, inner: str) -> list[Row]:
-    """Return one row of each value of ``outer``, or all rows of the first where there are few.
-
-    A plan, a tuning or a search that is repeated is what seeds are of: rows of one of them share
-    it and are no repetitions.
-    """
-    groups = by(sorted(rows, key=lambda row: (row[outer], row[inner])), outer)
-    if len(groups) < 3:
-        return next(iter(groups.values()))
-    return [group[place % len(group)] for place, group in enumerate(groups.values())]
 
 
 def priors(found: Mapping[Key, Runs], dense: TaskScores) -> dict[float, SeedPrior | None]:
@@ -201,12 +158,12 @@ def verdict(claim: Claim, differs: float, allows: float) -> str:
 
 def _order(item: tuple[Key, Runs]) -> tuple[float, int]:
     (method, removed), _ = item
-    return removed, -1 if method == SEARCHED else list(METHODS).index(method)
+    return removed, [*OTHERS, *METHODS].index(method)
 
 
 def text_of(method: str) -> str:
     """Return what a method is called in tables."""
-    return "AutoPrune, searched" if method == SEARCHED else METHODS[method].text
+    return OTHERS[method] if method in OTHERS else METHODS[method].text
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -293,6 +250,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the rows")
     parser.add_argument("--autoprune", type=Path, help="rows of what searches found")
     parser.add_argument("--arm", default="full", help="of these rows")
+    parser.add_argument("--grid", type=Path, help="best points of the study's grid")
     given = parser.parse_args()
     model = label(given.model)
     assets = prepare(preparation(given.model), given.home / "cache", Resources(1))
@@ -311,6 +269,8 @@ def main() -> None:
         if given.autoprune is not None:
             tuned |= searched_runs(given.autoprune, given.arm, dense)
             own = SEARCHED
+        if given.grid is not None:
+            tuned |= grid_runs(given.grid, dense)
         tables["tuned"] = table(tuned, own, dense, unit)
     pages = []
     for name, found in tables.items():

@@ -52,7 +52,7 @@ class Method:
         text: what it is, for tables.
         build: makes the plan at a share of the backbone removed, with a seed.
         seeded: whether the plan depends on the seed.
-        peer: whether it is another project's, and so in the comparison at equal cost.
+        peer: whether it is in the comparison at equal cost: other methods, and equal widths.
         sizes: shares of the backbone removed at which it says something of its own.
     """
 
@@ -72,7 +72,7 @@ METHODS: dict[str, Method] = {
     "evopress-drop": Method("EvoPress, sublayers", evopress_drop, seeded=True),
     "tp-uniform": Method("Torch-Pruning, uniform", torch_pruning_uniform),
     "tp-global": Method("Torch-Pruning, global", torch_pruning_global),
-    "uniform": Method("uniform widths", uniform, peer=False),
+    "uniform": Method("uniform widths", uniform),
     "flap-plan": Method("FLAP without biases", flap_plan, peer=False),
     # At 30 and 60 % whole layers meet the size: there is nothing to trim.
     "shortgpt-whole": Method("ShortGPT, whole layers", shortgpt_whole, peer=False, sizes=(0.45,)),

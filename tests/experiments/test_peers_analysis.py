@@ -14,16 +14,14 @@ from experiments.cells import pack_scores
 from experiments.claims import Claim
 from experiments.peers.analyse import (
     MARKS,
-    SEARCHED,
-    Runs,
     common_runs,
     into,
     markdown,
-    searched_runs,
     table,
     tuned_runs,
     verdict,
 )
+from experiments.peers.others import SEARCHED, Runs, grid_runs, searched_runs
 
 
 def scores(rate: float, seed: int, images: int = 120) -> TaskScores:
@@ -138,3 +136,26 @@ def test_a_table_says_who_is_better(tmp_path: Path) -> None:
 )
 def test_verdicts(mean: float, differs: float, allows: float, said: str) -> None:
     assert verdict(Claim(mean, 0.0, 0.0, 0.0), differs, allows) == said
+
+
+def test_the_grids_best_points_stand_beside_the_methods(tmp_path: Path) -> None:
+    best = {
+        f"{removed:g} {among}": {
+            "params": int(1000 * (1 - removed)),
+            "answers": {str(seed): pack_scores(scores(rate, seed)) for seed in range(2)},
+        }
+        for removed in (0.3, 0.45)
+        for among, rate in (("any", 0.9), ("at most 800 passes", 0.8))
+    }
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(best))
+    found = grid_runs(path, DENSE)
+    assert set(found) == {(m, r) for m in ("grid", "grid-800") for r in (0.3, 0.45)}
+    assert found["grid", 0.3].params == 700
+    assert len(found["grid-800", 0.45].scores) == 2
+    own = {
+        (SEARCHED, r): Runs(700, tuple(scores(0.97, 9 + s) for s in range(3))) for r in (0.3, 0.45)
+    }
+    rows = table(found | own, SEARCHED, DENSE)
+    assert [row["method"] for row in rows][:3] == [SEARCHED, "grid", "grid-800"]
+    assert "the study's grid, its best | " in markdown(rows)
