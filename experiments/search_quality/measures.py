@@ -53,8 +53,12 @@ def cost_of(trials: Sequence[Trial], reached: Callable[[float], bool]) -> float 
 
 def started(trials: Sequence[Trial]) -> float:
     """Return the hypervolume of the enqueued baselines alone."""
-    enqueued = [t for t in trials if t["origin"] not in OWN]
-    return volume(enqueued, float("inf"))
+    return volume([t for t in trials if t["origin"] not in OWN], float("inf"))
+
+
+def enqueued(trials: Sequence[Trial]) -> float:
+    """Return the FLOPs after which the last enqueued trial has ended."""
+    return max((float(t["spent"]) for t in trials if t["origin"] not in OWN), default=0.0)
 
 
 def at(trials: Sequence[Trial], target: float) -> float | None:

@@ -11,7 +11,15 @@ from autoprune.search.space import load_space
 from experiments.search_quality.analyse import again, paired, verdict
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import picked
-from experiments.search_quality.measures import at, cost_of, curve, front, started, volume
+from experiments.search_quality.measures import (
+    at,
+    cost_of,
+    curve,
+    enqueued,
+    front,
+    started,
+    volume,
+)
 
 
 def trial(
@@ -45,6 +53,7 @@ def test_the_front_is_chosen_by_search_and_measured_on_report() -> None:
     assert volume(TRIALS, 5.0) == pytest.approx(0.1 * 0.65 + 0.4 * 0.72)
     assert [value for _, value in curve(TRIALS, 5.0, 5)] == [volume(TRIALS, s) for s in range(1, 6)]
     assert started(TRIALS) == pytest.approx(0.3 * 0.70)
+    assert enqueued(TRIALS) == 1.0
 
 
 def test_costs_and_sizes() -> None:
