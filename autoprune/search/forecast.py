@@ -2,12 +2,11 @@
 
 The speed is that of one decoder layer of the model's own shape, with random weights, forward
 and backward on a batch like the search's (``speed``). So a forecast needs seconds and no weights.
-How many trials are stopped, and where, follows from the rules of ``halving``.
+How many trials are stopped, and where, is said by ``reach``.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from autoprune.pipeline.prepare import (
 from autoprune.pruning.footprint import importance_peak, rows_within, surgery_peak
 from autoprune.resources import Resources
 from autoprune.search.baselines import known
-from autoprune.search.halving import Halving
+from autoprune.search.reach import reaching
 from autoprune.search.refine import probes_of_climb, refined_trials
 from autoprune.search.rescoring import rows_of_rescoring
 from autoprune.search.settings import SearchSettings
@@ -215,35 +214,6 @@ def forecast(
         ready=ready,
         stopped=settings.trials - len(beside) - reach[-1],
     )
-
-
-def reaching(
-    settings: SearchSettings, space: Space, beside: int, first: int | None = None
-) -> tuple[float, ...]:
-    """Return how many of the trials behind the baselines are expected to reach each rung.
-
-    A trial that could be stopped is taken to be as likely in one place among its peers as in
-    another, and rungs to stop their whole share.
-
-    Args:
-        settings: of the search.
-        space: of which rungs and axes count.
-        beside: baselines that run first.
-        first: trials that are enqueued, starting points of our own included.
-    """
-    halving = Halving(seed=settings.seed, first=beside if first is None else first)
-    axes = len(space.knobs["axis"].values()) if "axis" in space.knobs else 1
-    arrived, reached = [0.0] * len(space.rungs), [0.0] * len(space.rungs)
-    for number in range(settings.trials):
-        free = number < beside or halving.exempt(number) or not settings.early_stopping
-        alive = 1.0
-        for rung in range(len(space.rungs)):
-            arrived[rung] += alive
-            reached[rung] += alive if number >= beside else 0.0
-            peers = math.floor(arrived[rung] / (axes if rung == 0 else 1))
-            if not free and peers >= halving.minimum:
-                alive *= 1 - math.floor(peers * halving.share(rung)) / peers
-    return tuple(reached)
 
 
 def mark(settings: SearchSettings, wanted: Preparation) -> Path:

@@ -11,8 +11,7 @@ from support.families import CASES
 from autoprune.models.families import text_config
 from autoprune.models.shape import meta_model, spec_of
 from autoprune.resources import Resources
-from autoprune.search.forecast import mark, reaching, set_mark
-from autoprune.search.halving import Arrival, Halving
+from autoprune.search.forecast import mark, set_mark
 from autoprune.search.problem import preparation
 from autoprune.search.settings import make_settings
 from autoprune.search.space import load_space
@@ -21,32 +20,6 @@ from autoprune.search.stages import Forecast, Stages
 from autoprune.search.store import SearchStore, search_dir
 
 HYBRID = load_space("hybrid")
-
-
-def test_nobody_is_stopped_where_nobody_may_be() -> None:
-    assert reaching(make_settings({"trials": 4}), HYBRID, 1) == (3.0,) * 4
-    asked = make_settings({"trials": 40, "early_stopping": False})
-    assert reaching(asked, HYBRID, 6) == (34.0,) * 4
-
-
-@pytest.mark.parametrize("trials", [12, 24, 100])
-def test_as_many_are_stopped_as_halving_stops_of_random_arrivals(trials: int) -> None:
-    import numpy as np
-
-    expected = reaching(make_settings({"trials": trials}), HYBRID, 4)
-    counts = np.zeros(4)
-    turns = 30
-    for turn in range(turns):
-        dice = np.random.default_rng(turn)
-        halving = Halving(first=4)
-        for number in range(trials):
-            axis = str(dice.choice(["width", "depth", "hybrid"]))
-            for rung in range(4):
-                counts[rung] += number >= 4
-                arrival = Arrival(number, 0.5, float(dice.normal()), axis)
-                if rung < 3 and halving.judge(rung, arrival, baseline=number < 4).stop:
-                    break
-    assert expected == pytest.approx(tuple(counts / turns), rel=0.1, abs=0.6)
 
 
 @pytest.mark.parametrize("name", CASES)
