@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,14 @@ def _tpe(seed: int, trials: int) -> BaseSampler:
 def _gp(seed: int, trials: int) -> BaseSampler:
     from optuna.samplers import GPSampler
 
+    # As it is first asked, Optuna warns that an optional package would make it faster. A proposal
+    # is made while workers are busy anyway (``slow``), and the line would stand amid the progress.
+    logging.getLogger("optuna._gp.batched_lbfgsb").addFilter(_of_use)
     return GPSampler(seed=seed, n_startup_trials=_startup(trials))
+
+
+def _of_use(record: logging.LogRecord) -> bool:
+    return "'greenlet' package is unavailable" not in record.getMessage()
 
 
 def _nsga2(seed: int, trials: int) -> BaseSampler:

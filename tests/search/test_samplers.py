@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,25 @@ def test_predicted_and_constrained_trials_go_together(name: str, tmp_path: Path)
     s.settle()
     assert any(t.user_attrs.get("fidelity") == 0.0 and t.values for t in s.trials())
     assert set(s.ask(16)) == set(SPACE.distributions())
+
+
+def test_samplers_say_nothing(tmp_path: Path) -> None:
+    """What a library finds worth a warning would stand amid a search's progress."""
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from test_samplers import play, study;"
+        "[play(study(name, Path(sys.argv[2]), trials=4, journal=name), range(6))"
+        " for name in ('tpe', 'gp', 'nsga2', 'random')]"
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, here, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_unknown_sampler_names_the_nearest() -> None:
