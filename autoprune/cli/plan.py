@@ -10,6 +10,7 @@ from autoprune.cli.output import console, duration, json_stdout, print_json, siz
 
 if TYPE_CHECKING:
     from autoprune.search.settings import SearchSettings
+    from autoprune.search.space import Space
     from autoprune.search.stages import Forecast
 
 
@@ -86,6 +87,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
             "params": spec.total_params,
             "bytes": dense.bytes,
             "dtype": dense.dtype,
+            "precision": precision,
             "lacks": list(dense.lacks),
         },
         "reachable": {"least": least, "most": most},
@@ -101,12 +103,37 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
             },
         },
         "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
+        "confirmation": _confirmation(settings, space),
         "forecast": None if expected is None else forecast_values(expected),
         "memory": asdict(held),
         "space": {"sampled": list(space.distributions()), "notes": list(narrowed.notes)},
         "unknown": _unknown(dense.lacks),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _confirmation(settings: SearchSettings, space: Space) -> dict[str, int]:
+    """Return what the confirmation runs again at most: points and baselines, each so many times."""
+    from autoprune.search.baselines import known
+    from autoprune.tracking.records import START
+
+    beside = [b for b in known(space, lambda size: 0.5, settings) if not b.name.startswith(START)]
+    parts = {
+        "points": min(settings.confirm_points, settings.trials),
+        "baselines": len(beside),
+        "seeds": settings.confirm_seeds,
+    }
+    return {**parts, "runs": (parts["points"] + parts["baselines"]) * parts["seeds"]}
+
+
+def _confirming(parts: Mapping[str, int]) -> str:
+    """Return what the confirmation runs in words, and their number."""
+    points, beside, seeds = (
+        f"{parts[name]} {name if parts[name] != 1 else name[:-1]}"
+        for name in ("points", "baselines", "seeds")
+    )
+    what = f"{points} and {beside}" if parts["baselines"] else points
+    return f"up to {what}, {seeds} each: {parts['runs']} runs at most"
 
 
 def forecast_line(expected: Mapping[str, Any]) -> str:
@@ -157,6 +184,16 @@ def _sizes(plan: dict[str, Any]) -> str:
     return f"{'; '.join(said)}; of {size_on_disk(whole)} in {plan['bytes']['precision']}"
 
 
+def _stored(plan: dict[str, Any]) -> str:
+    """Return what a model takes as it is stored, and where it is worked with otherwise, how."""
+    dense = plan["dense"]
+    said = f"{size_on_disk(dense['bytes'])} in {dense['dtype']}"
+    if dense["precision"] == dense["dtype"]:
+        return said
+    worked = size_on_disk(plan["bytes"]["dense"])
+    return f"{said}, worked with in {dense['precision']} ({worked})"
+
+
 def _refining(settings: Mapping[str, Any]) -> str:
     """Return what the last trials do, where it is not what the sampler says."""
     from autoprune.search.refine import refined_trials
@@ -179,16 +216,14 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
     rows = {
         "search": f"{plan['search']} ({states[plan['state']]})",
         "written to": plan["directory"],
-        "model": f"{dense['model']}, {params_text(dense['params'])} parameters, "
-        f"{size_on_disk(dense['bytes'])} in {dense['dtype']}",
+        "model": f"{dense['model']}, {params_text(dense['params'])} parameters, " + _stored(plan),
         "budgets": f"{params_text(reach['least'])} to {params_text(reach['most'])} parameters can "
         f"be reached, {reach['least'] / dense['params']:.1%} to 100% of the whole model",
         "sizes": _sizes(plan),
         "tasks": ", ".join(plan["tasks"]),
         "trials": f"{settings['trials']} from space {settings['space']} by sampler "
         f"{settings['sampler']}, {_refining(settings)}{settings['workers']} at once",
-        "confirmation": f"up to {settings['confirm_points']} points, "
-        f"{settings['confirm_seeds']} seeds each",
+        "confirmation": _confirming(plan["confirmation"]),
     }
     rows["knobs"] = ", ".join(plan["space"]["sampled"])
     for note in plan["space"]["notes"]:
