@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
         print_error(str(error))
         return error.exit_code
     except typer.TyperException as error:
-        print_error(error.format_message())
+        print_error(_said(error))
         return BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -79,6 +79,18 @@ def run(arguments: Sequence[str]) -> int:
         print_error("stopped before the end; the same command starts it again")
         return STOPPED
     return code if isinstance(code, int) else 0
+
+
+def _said(error: typer.TyperException) -> str:
+    """Return what was typed wrongly; of a value that is no number, which, and what would be."""
+    from pydantic import ValidationError
+
+    from autoprune.search.settings import problem_line
+
+    cause, param = error.__cause__, getattr(error, "param", None)
+    if isinstance(cause, ValidationError) and param is not None:
+        return problem_line(param.opts[0], cause.errors()[0])
+    return error.format_message()
 
 
 def _report_bug(error: Exception) -> int:

@@ -57,6 +57,9 @@ part of a search's identity, so that those searches can be resumed."""
 QUANTIZE = {"none": "float32", "int8": "int8", "int4": "int4"}
 """What ``--quantize`` takes, and the precision of the finished weights that it means."""
 
+MOST = 100_000
+"""Of what is counted in a search: with more, even the forecast would take hours."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -174,6 +177,16 @@ class SearchSettings(BaseModel):
             )
         return value
 
+    @field_validator("trials", "workers", "confirm_seeds", "confirm_points", "cpus_per_trial")
+    @classmethod
+    def _within_reason(cls, value: float, info: Any) -> float:
+        if value > MOST:
+            raise AutoPruneError(
+                f"{flag(info.field_name)} {value:g} is above {MOST:,}: give less, which is still "
+                "more than any machine can run"
+            )
+        return value
+
     @field_validator("trials", "workers", "max_recovery_samples", "confirm_seeds", "confirm_points")
     @classmethod
     def _at_least_one(cls, value: int, info: Any) -> int:
@@ -208,7 +221,9 @@ class SearchSettings(BaseModel):
     @classmethod
     def _gpus(cls, value: float) -> float:
         if not (math.isfinite(value) and value >= 0):
-            raise AutoPruneError(f"--gpus-per-trial {value:g} is below 0: give 0 or more")
+            raise AutoPruneError(
+                f"--gpus-per-trial {value:g} is not a number from 0 up: 0 computes on the CPU"
+            )
         if value > 1 and value != int(value):
             raise AutoPruneError(
                 f"--gpus-per-trial {value:g} is neither a share of one GPU nor a whole number"
@@ -219,8 +234,9 @@ class SearchSettings(BaseModel):
     @classmethod
     def _share(cls, value: float | None, info: Any) -> float | None:
         if value is not None and not 0 < value <= 1:
+            what = "images" if info.field_name == "rung_share" else "data"
             raise AutoPruneError(
-                f"{flag(info.field_name)} {value:g} lies outside (0, 1]: 1 is all of the data"
+                f"{flag(info.field_name)} {value:g} lies outside (0, 1]: 1 is all of the {what}"
             )
         return value
 
@@ -366,8 +382,28 @@ def make_settings(values: Mapping[str, Any]) -> SearchSettings:
         if problem["type"] == "extra_forbidden":
             known = did_you_mean(field, SearchSettings.model_fields)
             raise AutoPruneError(f"unknown setting {field!r}{known}") from None
-        message = problem["msg"].removeprefix("Value error, ")
-        raise AutoPruneError(f"{flag(field)} {problem['input']!r}: {message}") from None
+        raise AutoPruneError(problem_line(flag(field), problem)) from None
+
+
+def problem_line(option: str, problem: Mapping[str, Any]) -> str:
+    """Return what pydantic found wrong with an option's value in a line that says the mend.
+
+    Args:
+        option: as it is typed.
+        problem: one of ``ValidationError.errors()``.
+    """
+    value, kind = problem["input"], problem["type"]
+    for wanted, (what, such) in _NUMBERS.items():
+        if kind.startswith(wanted):
+            return f"{option} {value!r} is not {what}: give one such as {such}"
+    if kind == "greater_than_equal":
+        least = problem["ctx"]["ge"]
+        return f"{option} {value} is not {least:g} or more: give such a number"
+    return f"{option} {value!r}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+_NUMBERS = {"int_": ("a whole number", "8"), "float_": ("a number", "0.5")}
+"""How pydantic's types of problems begin, what was wanted, and an example."""
 
 
 def parse_bytes(text: str, option: str) -> int:

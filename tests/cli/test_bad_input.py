@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from autoprune.cli.main import run
+from autoprune.search.settings import SearchSettings, flag
 
 SPACE = """
 description: a small space
@@ -94,6 +96,19 @@ def full_directory(folder: Path) -> None:
 
 
 SEARCH = "search --home {dir}/home"
+
+
+def numbers() -> dict[str, str]:
+    """Return every numeric option of a search, and what it takes."""
+    found = {}
+    for name, info in SearchSettings.model_fields.items():
+        kinds = {info.annotation, *get_args(info.annotation)}
+        if kinds & {int, float}:
+            found[flag(name)] = "a whole number" if int in kinds else "a number"
+    return found
+
+
+NUMBERS = numbers()
 TABLE = [
     Bad("budget unit", f"{SEARCH} --budget 3X", ("3X", "3B-params", "60%")),
     Bad("budget word", f"{SEARCH} --budget small", ("small", "60%")),
@@ -156,7 +171,24 @@ TABLE = [
     Bad("data fraction nan", f"{SEARCH} --data-fraction nan", ("nan", "(0, 1]")),
     Bad("no trials", f"{SEARCH} --trials 0", ("--trials", "0")),
     Bad("negative trials", f"{SEARCH} --trials -3", ("--trials", "-3")),
-    Bad("trials in words", f"{SEARCH} --trials many", ("--trials", "integer")),
+    Bad("more trials than can be", f"{SEARCH} --trials 99999999999999999999",
+        ("--trials", "100,000")),
+    Bad("more CPU than there is", f"{SEARCH} --cpus-per-trial 1e99",
+        ("--cpus-per-trial", "100,000")),
+    Bad("GPUs below 0", "evaluate embedded --gpus -1", ("--gpus -1", "0 or more")),
+    Bad("GPUs in words", "apply first:0 -o {dir}/out --gpus one", ("--gpus 'one'", "a number")),
+    Bad("samples in words", "evaluate embedded --samples x", ("--samples 'x'", "a whole number")),
+    Bad("port in words", "ui --port x", ("--port 'x'", "a whole number")),
+    *(Bad(f"{option} in words", f"{SEARCH} {option} some", (f"{option} 'some'", f"is not {what}"))
+      for option, what in NUMBERS.items()),
+    *(Bad(f"{option} of no value", f"{SEARCH} {option} nan", (option, "nan"))
+      for option in NUMBERS),
+    *(Bad(f"{option} below 0", f"{SEARCH} {option} -2", (f"{option} -2",))
+      for option in NUMBERS),
+    *(Bad(f"{option} in parts", f"{SEARCH} {option} 2.5", (f"{option} '2.5'", "is not a whole"))
+      for option, what in NUMBERS.items() if what == "a whole number"),
+    *(Bad(f"{option} above 1", f"{SEARCH} {option} 2", (f"{option} 2", "1"))
+      for option in ("--refine", "--rung-share", "--data-fraction")),
     Bad("no workers", f"{SEARCH} --workers 0", ("--workers", "0")),
     Bad("no time", f"{SEARCH} --max-hours 0", ("--max-hours", "0")),
     Bad("negative seed", f"{SEARCH} --seed -1", ("--seed", "-1")),
