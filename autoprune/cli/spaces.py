@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from autoprune.cli.options import example
+from autoprune.errors import AutoPruneError
 
-EXAMPLE = example("autoprune spaces", "autoprune spaces hybrid")
+EXAMPLE = example(
+    "autoprune spaces",
+    "autoprune spaces hybrid",
+    "autoprune spaces hybrid --yaml > mine.yaml",
+    "autoprune search --space mine.yaml",
+)
 
 
 def spaces(
@@ -16,16 +23,24 @@ def spaces(
         str | None,
         typer.Argument(help="Show one space in full: its name, or a YAML file.", metavar="[NAME]"),
     ] = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print the file of the space, to save and change.")
+    ] = False,
 ) -> None:
     """List the knob spaces, or show one with its knobs.
 
-    Copy one into a file of your own, change it, and give the file to `search --space`.
+    Save one to a file of your own, change it, and give the file to `search --space`.
     """
     from rich.table import Table
 
     from autoprune.cli.output import console
-    from autoprune.search.space import KNOBS, list_spaces, load_space
+    from autoprune.search.space import KNOBS, list_spaces, load_space, space_text
 
+    if as_yaml:
+        if name is None:
+            raise AutoPruneError("--yaml prints one space: name it, 'autoprune spaces NAME --yaml'")
+        sys.stdout.write(space_text(name))
+        return
     out = console()
     if name is None:
         table = Table(box=None, pad_edge=False)
@@ -43,7 +58,6 @@ def spaces(
         return
     space = load_space(name)
     out.print(f"{space.name}: {space.description}")
-    path = list_spaces().get(name)
     out.print(f"rungs (shares of the recovery): {', '.join(f'{r:g}' for r in space.rungs)}")
     table = Table(box=None, pad_edge=False)
     for title in ("knob", "values", "what it is"):
@@ -51,5 +65,7 @@ def spaces(
     for knob, domain in space.knobs.items():
         table.add_row(knob, domain.describe(), KNOBS[knob].meaning)
     out.print(table)
-    if path is not None:
-        out.print(f"file: {path} (a changed copy goes to --space)", soft_wrap=True)
+    out.print(
+        f"\n'autoprune spaces {name} --yaml > mine.yaml' saves it; a changed copy goes to --space",
+        soft_wrap=True,
+    )

@@ -288,8 +288,8 @@ def parse_space(text: str, name: str) -> Space:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise AutoPruneError(
-            f"space {name} is not readable YAML{line}: mend it, or start from a copy of the file "
-            "that 'autoprune spaces hybrid' names"
+            f"space {name} is not readable YAML{line}: mend it, or start from what "
+            "'autoprune spaces hybrid --yaml' prints"
         ) from None
     if not isinstance(data, dict):
         raise AutoPruneError(f"space {name} must be a mapping with description, knobs and rungs")
@@ -305,6 +305,33 @@ def parse_space(text: str, name: str) -> Space:
         return Space.model_validate({"name": name, **data})
     except ValidationError as error:
         raise AutoPruneError(f"space {name}: {_first_problem(error)}") from None
+
+
+def space_text(name_or_path: str) -> str:
+    """Return a space as the YAML that :func:`load_space` reads back: its file, with comments.
+
+    A file takes the name of the space from its own name, so none stands in it.
+
+    Raises:
+        AutoPruneError: as :func:`load_space`.
+    """
+    space = load_space(name_or_path)
+    path = list_spaces().get(name_or_path, Path(name_or_path))
+    if path.suffix != ".json":
+        return path.read_text()
+    plain = {
+        "description": space.description,
+        "rungs": list(space.rungs),
+        "knobs": {name: _plain(domain) for name, domain in space.knobs.items()},
+    }
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, allow_unicode=True)
+
+
+def _plain(domain: Range | Choice) -> Any:
+    """Return a domain as a space file has it; the inverse of :func:`_domain`."""
+    if isinstance(domain, Range):
+        return domain.model_dump(mode="json", exclude_defaults=True)
+    return list(domain.choices) if len(domain.choices) > 1 else domain.choices[0]
 
 
 def _parse_kept(text: str, path: str) -> Space:

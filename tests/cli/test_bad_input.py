@@ -235,6 +235,8 @@ TABLE = [
         ("out", "not empty"), full_directory),
     Bad("apply without output", "apply first:3", ("-o",)),
     Bad("space of no name", "spaces hybird", ("hybird", "'hybrid'")),
+    Bad("YAML of no space", "spaces --yaml", ("--yaml", "spaces NAME")),
+    Bad("YAML of no name", "spaces hybird --yaml", ("hybird", "'hybrid'")),
     Bad("ui of no search", "ui frist --home {dir}/home", ("frist", "'first'"), started_search),
     Bad("evaluate of no model", "evaluate embeded", ("embeded", "'embedded'")),
     Bad("evaluate of no task", "evaluate embedded --tasks digits_colr",

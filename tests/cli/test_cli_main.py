@@ -13,6 +13,7 @@ import pytest
 from autoprune import __version__
 from autoprune.cli import main as cli
 from autoprune.errors import AutoPruneError, StoppedError
+from autoprune.search.space import list_spaces, load_space
 
 COMMANDS = ("search", "front", "compare", "apply", "evaluate", "convert", "spaces", "ui")
 HEAVY = ("torch", "ray", "mlflow", "lmms_eval", "transformers", "optuna", "datasets")
@@ -122,3 +123,24 @@ def _raise_from_spaces(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
         raise error
 
     monkeypatch.setattr("autoprune.search.space.list_spaces", fail)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_a_printed_space_is_a_space_file(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Saved as it is printed, any space reads back; so does one that a search has kept."""
+    kept = tmp_path / "kept" / "space.json"
+    kept.parent.mkdir()
+    kept.write_text(load_space(name).model_dump_json())
+    for asked in (name, str(kept)):
+        assert cli.run(["spaces", asked, "--yaml"]) == 0
+        said = capfd.readouterr()
+        assert said.err == ""
+        saved = tmp_path / f"{name}.yaml"
+        saved.write_text(said.out)
+        again = load_space(str(saved))
+        assert again == load_space(name)
+        assert again.distributions() == load_space(name).distributions()
+    assert cli.run(["spaces", name]) == 0
+    assert f"autoprune spaces {name} --yaml > mine.yaml" in capfd.readouterr().out
