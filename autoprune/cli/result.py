@@ -108,7 +108,10 @@ def stage_line(summary: SearchSummary) -> str:
 
 
 def rung_lines(summary: SearchSummary) -> list[str]:
-    """Return a line for each rung below the last: did it rank trials as their end did?"""
+    """Return a line for each rung below the last: did it rank trials as their end did?
+
+    Its share was set beforehand; from when the correlation can be said, it follows from that.
+    """
     if not summary.rungs:
         return []
     lines = [
@@ -119,14 +122,16 @@ def rung_lines(summary: SearchSummary) -> list[str]:
         at = "before recovery (KL)" if rung.share == 0 else f"at {rung.share:.0%} of the recovery"
         if rung.correlation is None or rung.low is None or rung.high is None:
             said = f"{rung.trials} trials are too few to say"
+            how = "as it began"
         else:
             bins = "1 bin" if rung.bins == 1 else f"{rung.bins} bins"
             said = (
                 f"{rung.correlation:+.2f} [{rung.low:+.2f}, {rung.high:+.2f}] over "
                 f"{rung.trials} trials in {bins}"
             )
-        stops = f"stops the last {rung.stops:.0%}" if rung.stops else "stops none"
-        lines.append(f"  {at}: {said}; it {stops}")
+            how = "by that"
+        stops = f"{how}, it stops the last {rung.stops:.0%}" if rung.stops else "it stops none"
+        lines.append(f"  {at}: {said}; {stops}")
     return lines
 
 

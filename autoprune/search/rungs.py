@@ -52,6 +52,8 @@ def rung_records(
 ) -> tuple[RungRecord, ...]:
     """Return how well each rung but the last ranked trials as their end did.
 
+    A rung of which nothing can be said yet stops the share that it began with (``trust``).
+
     Args:
         halving: which has seen them.
         shares: of the recovery, by rung.

@@ -266,7 +266,7 @@ class RungRecord(Record):
     correlation: Figure = None  # Spearman's, pooled over bins; None: too few trials to say
     low: Figure = None  # 95 % interval, Fisher's z
     high: Figure = None
-    stops: FiniteFloat = 0.0  # share of arrivals that it stopped at last
+    stops: FiniteFloat = 0.0  # share that it stopped at last; while the above is None, as it began
 
 
 class StageRecord(Record):

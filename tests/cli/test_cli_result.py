@@ -232,5 +232,10 @@ def test_rungs_say_how_well_they_ranked() -> None:
     summary = cli_fakes.summary()
     assert rung_lines(summary) == []
     lines = rung_lines(summary.model_copy(update={"rungs": rungs}))
-    assert "4 trials are too few to say; it stops the last 25%" in lines[1]
-    assert "+0.50 [-0.10, +0.80] over 12 trials in 2 bins; it stops the last 31%" in lines[2]
+    assert "4 trials are too few to say; as it began, it stops the last 25%" in lines[1]
+    assert (
+        "+0.50 [-0.10, +0.80] over 12 trials in 2 bins; by that, it stops the last 31%" in lines[2]
+    )
+    off = tuple(rung.model_copy(update={"stops": 0.0}) for rung in rungs)
+    for line in rung_lines(summary.model_copy(update={"rungs": off}))[1:]:
+        assert line.endswith("; it stops none")
