@@ -71,7 +71,12 @@ class TrialBench:
         return replace(candidate, plan=plan_of(context.spec, unit_scores(knobs, context), layout))
 
     def rescored(self, knobs: Mapping[str, Value]) -> Rescored:
-        """Return what a plan of ``knobs`` (complete) is decoded with; measured once in a row."""
+        """Return what a plan of ``knobs`` (complete) is decoded with; measured once in a row.
+
+        A row of trials that differ in their recovery alone shares one measurement. Its FLOPs are
+        the cost of each of them all the same: what a trial costs must not depend on which worker
+        it came to and what that had run before. Its seconds are those of the first alone.
+        """
         asked = {name: value for name, value in knobs.items() if name not in OF_RECOVERY}
         if self._last is None or self._last[0] != asked:
             self._last = asked, rescored(knobs, self.work.context, self.bench)
@@ -80,8 +85,9 @@ class TrialBench:
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""
         axis, share = str(job.knobs["axis"]), self.work.rung_share
+        before = self._last
         again = self.rescored(self.work.space.complete(job.knobs))
-        spent = {RESCORE: (again.seconds, again.flops)}
+        spent = {RESCORE: (again.seconds if self._last is not before else 0.0, again.flops)}
         if job.refinement is None:
             run = self.bench.start(self.candidate(job.knobs, job.seed))
             return PipelineRun(run, axis, share, None, spent)
@@ -140,7 +146,7 @@ class PipelineRun:
         self.axis = axis
         self.rung_share = rung_share
         self.layout = layout
-        self._spent = {stage: cost for stage, cost in (spent or {}).items() if cost[0]}
+        self._spent = {stage: cost for stage, cost in (spent or {}).items() if any(cost)}
 
     def describe(self) -> Mapping[str, Any]:
         """Return the record's fields that are known before any rung."""
@@ -164,8 +170,9 @@ class PipelineRun:
         self.run.save(directory)
 
     def load(self, directory: Path) -> None:
-        """Go on from what :meth:`save` wrote."""
+        """Go on from what :meth:`save` wrote; what the plan took counted in the rung before."""
         self.run.load(directory)
+        self._spent = {}
 
 
 def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_ten_steps_lead_from_dense_to_the_wanted_plan() -> None:
 
 # ---- on the embedded model
 
+DECAYS = ("cosine", "linear")
+
 WANTED = Preparation(
     model="embedded",
     tasks=resolve_tasks(["digits_read"]),
@@ -127,3 +130,24 @@ def test_a_rescored_trial_is_exact_repeatable_and_paid_for(tools: TrialBench, ax
     assert "rescore" not in second.seconds
     assert "rescore" not in plain.seconds
     assert first.flops > 5 * plain.flops
+
+
+def test_what_is_shared_costs_each_trial_its_flops_and_the_first_its_time(
+    tools: TrialBench, tmp_path: Path
+) -> None:
+    """A trial costs what it would alone, whatever its worker ran before."""
+    knobs = {"size": 0.4, "axis": "width", "rescore": "tenths"}
+    alone = TrialBench(tools.bench, tools.work).start(TrialJob(0, {**knobs, "decay": "linear"}, 0))
+    bench = TrialBench(tools.bench, tools.work)
+    runs = [bench.start(TrialJob(n, {**knobs, "decay": d}, 0)) for n, d in enumerate(DECAYS)]
+    costs = [run.rung(0.0, evaluate=False) for run in (alone, *runs)]
+    assert costs[0].flops == costs[1].flops == costs[2].flops
+    assert costs[1].seconds["rescore"] > 0
+    assert costs[2].seconds["rescore"] == 0
+    # Nor does a trial pay twice that another worker goes on with.
+    runs[0].rung(0.5, evaluate=False)
+    runs[0].save(tmp_path)
+    again = TrialBench(tools.bench, tools.work).start(TrialJob(0, {**knobs, "decay": "cosine"}, 0))
+    again.load(tmp_path)
+    went_on, undisturbed = again.rung(1.0, evaluate=False), runs[0].rung(1.0, evaluate=False)
+    assert went_on.flops == undisturbed.flops
