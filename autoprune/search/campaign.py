@@ -191,9 +191,11 @@ class Campaign:
         self.live.add(record.trial)
         self.listener.on_trial(record)
         knobs = {name: value for name, value in record.knobs.items() if value is not None}
-        return TrialJob(record.trial, knobs, record.seed, self._refinement(record))
+        return TrialJob(record.trial, knobs, record.seed, self.refinement(record.trial))
 
-    def _refinement(self, record: TrialRecord) -> Refinement | None:
+    def refinement(self, number: int) -> Refinement | None:
+        """Return where a refined trial starts, and the layout that it was found to have, if any."""
+        record = self.records[number]
         if record.origin != REFINE or record.parent is None:
             return None
         start, layout = self.records[record.parent].layout, record.layout

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from autoprune.search.campaign import Campaign
 from autoprune.search.failures import lost_reason
+from autoprune.search.work import Refinement
 
 
 class _Live:
@@ -66,7 +67,7 @@ class CampaignSearcher(_Live, Searcher):
         return {
             "number": job.number,
             "knobs": json.dumps(dict(job.knobs)),
-            "refinement": json.dumps(job.refinement and job.refinement.to_dict()),
+            "refinement": _as_json(job.refinement),
             "seed": job.seed,
             "checkpoint": str(self.campaign.store.rung_dir(job.number)),
         }
@@ -131,7 +132,15 @@ class CampaignScheduler(_Live, FIFOScheduler):
         self.campaign.finished(number)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Note why a worker was lost; Tune tries the trial once more, or gives it up."""
+        """Note why a worker was lost; Tune tries the trial once more, or gives it up.
+
+        A layout that was found before stands in the record: the second try need not climb again.
+        """
+        trial.config["refinement"] = _as_json(self.campaign.refinement(trial.config["number"]))
         path = Path(trial.error_file) if trial.error_file else None
         if path is not None and path.is_file():
             self.searcher.lost[trial.trial_id] = path.read_text()
+
+
+def _as_json(refinement: Refinement | None) -> str:
+    return json.dumps(refinement and refinement.to_dict())

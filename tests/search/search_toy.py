@@ -56,7 +56,9 @@ class ToyRun:
 
     def describe(self) -> dict[str, Any]:
         fraction = 0.3 + 0.3 * float(self.job.knobs["size"])
+        refined = self.job.refinement is not None
         return {
+            **({"layout": {"heads": [1], "groups": [1], "channels": [1]}} if refined else {}),
             "axis": str(self.job.knobs["axis"]),
             "recovery": "sft",
             "data_fraction": 1.0,
@@ -111,6 +113,9 @@ class ToyBench:
 
     def start(self, job: TrialJob) -> ToyRun:
         assert float(self.arrays["weights"].sum()) == 3 * 2**16
+        if job.refinement is not None and job.refinement.layout is None and self.work.log:
+            with open(f"{self.work.log}-climbs", "a") as stream:
+                stream.write(f"{job.number}\n")
         return ToyRun(job, self.work, self.arrays["weights"])
 
 

@@ -81,6 +81,7 @@ class TestSearch:
         # Ray is up already; where it is not, waiting for it is part of what preparing takes.
         monkeypatch.setattr(RaySession, "ready", lambda session: time.sleep(0.5))
         trouble = {2: "raise", 3: "nan", 4: "memory", 5: "kill", 6: "write", 7: "kill-twice"}
+        trouble[9] = "kill"
         work = ToyWork(trouble=trouble, log=str(tmp_path / "log"))
         watch = Watch()
         asked = settings(tmp_path, trials=10, early_stopping=False)
@@ -106,6 +107,10 @@ class TestSearch:
         # The killed worker's trial went on from its checkpoint: no rung twice.
         rungs = log_of(tmp_path / "log")
         assert [share for number, share in rungs if number == 5] == [0, 0.5, 1]
+        # Where it refines, the layout that was found is not looked for again.
+        assert [found[n].origin for n in (8, 9)] == ["refine", "refine"]
+        assert (tmp_path / "killed-9").exists()
+        assert sorted((tmp_path / "log-climbs").read_text().split()) == ["8", "9"]
         assert {point.trial for point in summary.points} <= set(states) - failed
         store = SearchStore(search_dir(tmp_path, "toy"))
         assert "no such luck" in (store.directory / "trials" / "0002.error.txt").read_text()
