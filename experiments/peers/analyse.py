@@ -23,6 +23,7 @@ from autoprune.pipeline.prepare import prepare
 from autoprune.resources import Resources
 from experiments.cells import Row, by, read_rows, unpack_scores
 from experiments.claims import Claim, difference, holm
+from experiments.pages import into
 from experiments.peers.bench import preparation
 from experiments.peers.catalogue import METHODS
 from experiments.peers.others import (
@@ -42,9 +43,6 @@ SURE = 0.05
 
 MARGIN = 0.01
 """One point of retention: what "no worse" allows."""
-
-MARKS = ("<!-- tables -->", "<!-- end of tables -->")
-"""Between these the README's tables stand."""
 
 TITLES = {
     "common": "### (a) One common recipe",
@@ -204,14 +202,6 @@ def _difference(row: Mapping[str, Any]) -> str:
     found = _interval(row, "difference", "difference_low", "difference_high", "+")
     larger = "" if row["smaller"] else ", larger"
     return f"{found} {row['verdict']}{larger}, p {p:.3f}"
-
-
-def into(readme: Path, text: str) -> None:
-    """Write the tables into the README, between their marks."""
-    page = readme.read_text()
-    head, _, rest = page.partition(MARKS[0])
-    _, _, tail = rest.partition(MARKS[1])
-    readme.write_text(f"{head}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{tail}")
 
 
 def recipes(tunings: Iterable[Row]) -> str:

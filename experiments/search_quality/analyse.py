@@ -12,6 +12,8 @@ import numpy as np
 
 from experiments.cells import Row, by, read_rows
 from experiments.claims import mean_interval
+from experiments.pages import into
+from experiments.pages import table as pages_table
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import TARGETS
 from experiments.search_quality.measures import at, cost_of, curve, enqueued, started, volume
@@ -54,8 +56,11 @@ def text(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean:.{digits}f} ({low:.{digits}f} … {high:.{digits}f})"
 
 
-def ideal(arms: dict[str, dict[int, Row]]) -> float:
-    """Return the hypervolume of all ability at the smallest size that was searched."""
+def ideal() -> float:
+    """Return the hypervolume of all ability at the smallest size that is searched.
+
+    All dense models here have the embedded one's shape.
+    """
     from autoprune.pipeline.prepare import inspect
     from experiments.search_quality.loop import SMALLEST
 
@@ -85,7 +90,7 @@ def table(arms: dict[str, dict[int, Row]]) -> list[dict[str, Any]]:
 def targets(arms: dict[str, dict[int, Row]]) -> list[tuple[str, str, str]]:
     """Return the issue's targets: what was asked, what was measured, whether it is met."""
     out = []
-    best, full = ideal(arms), arms["full"]
+    best, full = ideal(), arms["full"]
     if "random" in arms:
         gaps = [best - final(arms["random"][s]) for s in full if s in arms["random"]]
         gains = [final(full[s]) - final(arms["random"][s]) for s in full if s in arms["random"]]
@@ -210,6 +215,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    pages = []
     for path in sorted(HERE.glob("searches-*.jsonl")):
         dense = path.stem.removeprefix("searches-")
         arms = by_arm(read_rows(path))
@@ -217,17 +223,19 @@ def main() -> None:
             continue
         rows = table(arms)
         write(HERE / f"table-{dense}.csv", rows)
-        print(f"\n## {dense}, ideal {ideal(arms):.4f}")
-        for row in rows:
-            print(row)
-        for line in targets(arms):
-            print("|", " | ".join(line), "|")
-        found = again(read_rows(HERE / f"fronts-{dense}.jsonl"))
-        if found:
+        asked = [
+            dict(zip(("target", "measured", "verdict"), t, strict=True)) for t in targets(arms)
+        ]
+        page = [f"### Dense model {dense} (ideal {ideal():.4f})", pages_table(rows)]
+        page.append(pages_table(asked))
+        if found := again(read_rows(HERE / f"fronts-{dense}.jsonl")):
             write(HERE / f"again-{dense}.csv", found)
-        for row in found:
-            print(row)
-        plot(arms, HERE / f"cost-{dense}.png", ideal(arms))
+            page += ["Trained again with three fresh seeds:", pages_table(found)]
+        plot(arms, HERE / f"cost-{dense}.png", ideal())
+        pages.append("\n\n".join(page))
+    text = "\n\n".join(pages)
+    print(text)
+    into(HERE / "README.md", text)
 
 
 if __name__ == "__main__":

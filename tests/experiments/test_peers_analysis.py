@@ -12,10 +12,9 @@ import pytest
 from autoprune.evaluation.scores import TaskScore, TaskScores
 from experiments.cells import pack_scores
 from experiments.claims import Claim
+from experiments.pages import MARKS, into
 from experiments.peers.analyse import (
-    MARKS,
     common_runs,
-    into,
     markdown,
     table,
     tuned_runs,
