@@ -30,6 +30,7 @@ from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
 from autoprune.search.space import Space
 from autoprune.search.stages import Forecast
 from autoprune.search.store import SearchStore
+from autoprune.search.warm import of_settings
 from autoprune.search.work import Baseline, Pool
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
@@ -179,6 +180,8 @@ class PreparedSearch:
             "tasks": sorted(self.assets.exams["search"].dense.by_task),
             "max_recovery_samples": self.settings.max_recovery_samples,
             "objective": self.settings.objective,
+            **of_settings(self.settings),
+            "multiple": self.context.multiple,
             "sizes": sizes,
         }
 

@@ -18,18 +18,29 @@ from autoprune.errors import AutoPruneError
 from autoprune.search.baselines import room
 from autoprune.search.front import nondominated
 from autoprune.search.grid import idle
-from autoprune.search.settings import SearchSettings, flag
+from autoprune.search.settings import SearchSettings, flag, make_settings
 from autoprune.search.space import KNOBS, Space, Value
 from autoprune.search.store import SearchStore, find_search, search_dir
 from autoprune.search.study import Told, contains, read_study
 from autoprune.search.work import Baseline
 from autoprune.tracking.records import share_in
+from autoprune.zoo import SPLITS
 
 WARM = "warm"
 """Origin of trials that come from an earlier search's front."""
 
-_SAME = ("dense", "tasks", "max_recovery_samples", "objective")
-"""Facts that two searches must share for the results of one to say something in the other."""
+_SAME = (
+    "dense",
+    "tasks",
+    "max_recovery_samples",
+    "objective",
+    "deployable",
+    "multiple",
+    "search_samples",
+)
+"""Facts that two searches must share for the results of one to say something in the other: the
+same knobs mean another model where shapes are held otherwise, and retention on other images is
+another figure."""
 
 _SAID = {"dense": "--model", "tasks": "--tasks", "objective": "--objective"}
 
@@ -69,8 +80,23 @@ def check_warm(settings: SearchSettings) -> None:
         now = {
             "max_recovery_samples": settings.max_recovery_samples,
             "objective": settings.objective,
+            **of_settings(settings),
         }
+        if settings.multiple is None:  # what suits the model is not known yet
+            del now["multiple"]
         _check_same(name, facts, {**{k: facts.get(k) for k in _SAME}, **now})
+
+
+def of_settings(settings: SearchSettings) -> dict[str, Any]:
+    """Return the facts that a search's settings tell; ``multiple`` is None where none was asked.
+
+    Searches of earlier versions did not write these down beside their results.
+    """
+    return {
+        "deployable": settings.deployable,
+        "multiple": settings.multiple,
+        "search_samples": settings.search_samples or SPLITS["search"],
+    }
 
 
 def warm_up(
@@ -80,7 +106,7 @@ def warm_up(
 
     Raises:
         AutoPruneError: an earlier search is not there, or is of another model, other tasks,
-            another recovery cap or objective; says what differs.
+            another recovery cap, objective, deployable form or images; says what differs.
     """
     if not settings.warm_start:
         return Warm()
@@ -98,11 +124,15 @@ def warm_up(
 def _gathered(settings: SearchSettings, space: Space, facts: Mapping[str, Any]) -> dict[str, Any]:
     told: list[Told] = []
     notes = []
+    now = {**of_settings(settings), **facts}
     # What an earlier version did not know, it left at its default.
     defaults = {name: knob.default for name, knob in KNOBS.items() if knob.default is not None}
     for name in dict.fromkeys(settings.warm_start):
         earlier = _earlier(name, settings)
-        _check_same(name, earlier.facts, facts)
+        before = dict(earlier.facts)
+        if before.get("multiple") is None and settings.multiple is None:
+            before["multiple"] = now["multiple"]  # what suits the model, in both
+        _check_same(name, before, now)
         left = Counter(earlier.left)
         used = 0
         for result in earlier.results:
@@ -139,7 +169,7 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
     if settings.storage is not None and not SearchStore(search_dir(settings.home, name)).exists():
         found = read_study(settings.storage, name)
         if found is not None:
-            return _Earlier(*found, {})
+            return _Earlier({**of_settings(make_settings({})), **found[0]}, found[1], {})
     store = find_search(settings.home, name)
     facts = store.facts()
     if facts is None:
@@ -158,7 +188,7 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
         else:
             knobs = {k: v for k, v in record.knobs.items() if v is not None}
             results.append(Told(f"{name}:{number}", knobs, size, record.retention))
-    return _Earlier(facts, results, left)
+    return _Earlier({**of_settings(store.settings()), **facts}, results, left)
 
 
 def _check_same(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -172,6 +202,8 @@ def _check_same(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "what suits the model"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

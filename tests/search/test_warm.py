@@ -17,6 +17,7 @@ from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy
 from autoprune.search.warm import check_warm, warm_up
 from autoprune.tracking.records import TrialRecord
+from autoprune.zoo import SPLITS
 
 TOY = parse_space(SPACE, "toy")
 FACTS: dict[str, Any] = {
@@ -25,6 +26,9 @@ FACTS: dict[str, Any] = {
     "max_recovery_samples": 800,
     "objective": "params",
     "sizes": {"params": [400, 800]},
+    "deployable": "any",
+    "multiple": 8,
+    "search_samples": SPLITS["search"],
 }
 
 
@@ -95,12 +99,15 @@ def test_what_was_taken_over_outlives_where_it_came_from(tmp_path: Path) -> None
         ("tasks", ["a"], "another --tasks"),
         ("max_recovery_samples", 400, "another --max-recovery-samples"),
         ("objective", "bytes", "another --objective"),
+        ("deployable", "stock", r"another --deployable \(stock, not any\)"),
+        ("search_samples", 100, r"another --search-samples \(100, not 384\)"),
+        ("multiple", 64, r"another --multiple \(64, not 8\)"),
     ],
 )
 def test_another_question_is_refused(tmp_path: Path, fact: str, value: Any, said: str) -> None:
     earlier(tmp_path, {**FACTS, fact: value})
-    settings = asked(tmp_path)
-    if fact in ("max_recovery_samples", "objective"):
+    settings = asked(tmp_path, multiple=8)
+    if fact not in ("dense", "tasks"):
         with pytest.raises(AutoPruneError, match=said):
             check_warm(settings)
     else:
@@ -108,6 +115,32 @@ def test_another_question_is_refused(tmp_path: Path, fact: str, value: Any, said
     with pytest.raises(AutoPruneError, match=said) as caught:
         warm_up(settings, TOY, fresh(tmp_path, settings), FACTS)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({}, {}, ""),
+        ({}, {"multiple": 8}, r"another --multiple \(what suits the model, not 8\)"),
+        ({"deployable": "stock"}, {"space": "hybrid"}, "another --deployable"),
+        ({"search_samples": 100}, {}, "another --search-samples"),
+    ],
+)
+def test_what_an_earlier_version_did_not_write_down_stands_in_its_settings(
+    tmp_path: Path, before: dict[str, Any], now: dict[str, Any], said: str
+) -> None:
+    later = ("deployable", "multiple", "search_samples")
+    store = SearchStore(search_dir(tmp_path, "old"))
+    store.open(make_settings({"home": tmp_path, "name": "old", **before}))
+    store.write("facts.json", json.dumps({k: v for k, v in FACTS.items() if k not in later}))
+    settings = asked(tmp_path, **now)
+    if not said:
+        check_warm(settings)
+        # What suits the model is known once it is prepared, and is the same in both.
+        warm_up(settings, TOY, fresh(tmp_path, settings), FACTS)
+        return
+    with pytest.raises(AutoPruneError, match=said):
+        check_warm(settings)
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
