@@ -126,7 +126,10 @@ def rebuild(
     candidate = source.candidate
     if candidate is None:
         tools = TrialBench(bench, prepared.work)
-        candidate = tools.candidate(source.knobs, source.seed, source.layout)
+        try:
+            candidate = tools.candidate(source.knobs, source.seed, source.layout, source.plan)
+        except AutoPruneError as error:
+            raise AutoPruneError(f"{source.name} cannot be built again: {error}") from None
     on_stage(f"prune and recover {source.name}: {candidate.recipe.sample_passes:,} samples")
     run = bench.start(candidate)
     run.rung(1.0, split=None)

@@ -44,6 +44,7 @@ class Source:
         candidate: plan, recipe and precision; None for a trial of which only knobs are known.
         knobs, seed: of the trial.
         layout: of the trial, where its knobs do not say it.
+        plan: identity of the trial's plan, as recorded.
         weights: a file of arrays or a checkpoint directory that holds its recovered weights.
         kept: how those scored on ``confirm``; where none were kept, how the trial itself did on
             ``search``.
@@ -67,6 +68,7 @@ class Source:
     dense_identity: str | None
     versions: Mapping[str, str]
     layout: Layout | None = None
+    plan: str = ""
 
 
 def from_search(store: SearchStore, trial: int) -> Source:
@@ -116,6 +118,7 @@ def from_search(store: SearchStore, trial: int) -> Source:
         dense_identity=None,
         versions=record.versions,
         layout=None if record.layout is None else Layout.from_dict(record.layout),
+        plan=record.plan,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from autoprune.cost.bytes import dense_bytes, stored_bytes
 from autoprune.cost.parameters import size_of
+from autoprune.errors import AutoPruneError
 from autoprune.evaluation.scores import EvaluationFailed
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.assets import Assets
@@ -27,7 +28,7 @@ from autoprune.search.neighbours import neighbours
 from autoprune.search.refine import REFINE, climb
 from autoprune.search.rescoring import RESCORE, Rescored, rescored
 from autoprune.search.space import Space, Value
-from autoprune.search.work import TrialJob
+from autoprune.search.work import Refinement, TrialJob
 from autoprune.tracking.records import KeepMap
 
 
@@ -57,18 +58,36 @@ class TrialBench:
         self._last: tuple[dict[str, Value], Rescored] | None = None
 
     def candidate(
-        self, knobs: Mapping[str, Value], seed: int, layout: Layout | None = None
+        self,
+        knobs: Mapping[str, Value],
+        seed: int,
+        layout: Layout | None = None,
+        plan: str = "",
     ) -> Candidate:
         """Decode knobs, with the recovery's subset and order drawn by ``seed``.
 
-        A ``layout`` takes the place of what the knobs say of sizes; the recipe stays theirs.
+        Args:
+            knobs: of the trial.
+            seed: of the recovery.
+            layout: takes the place of what the knobs say of sizes; the recipe stays theirs.
+            plan: identity that a record has of the plan; empty where there is no record yet.
+
+        Raises:
+            AutoPruneError: the plan is another one than was recorded; or as ``decode``.
         """
         knobs = self.work.space.complete(knobs)
         context = replace(self.rescored(knobs).context, seed=seed)
         candidate = decode(knobs, context)
-        if layout is None:
-            return candidate
-        return replace(candidate, plan=plan_of(context.spec, unit_scores(knobs, context), layout))
+        if layout is not None:
+            layers = plan_of(context.spec, unit_scores(knobs, context), layout)
+            candidate = replace(candidate, plan=layers)
+        if plan and plan != candidate.plan.identity:
+            raise AutoPruneError(
+                f"its knobs give plan {candidate.plan.identity} and its record has {plan}: another "
+                "version of AutoPrune, another model or another machine made it; go on there, or "
+                "search again under another --name"
+            )
+        return candidate
 
     def rescored(self, knobs: Mapping[str, Value]) -> Rescored:
         """Return what a plan of ``knobs`` (complete) is decoded with; measured once in a row.
@@ -94,17 +113,17 @@ class TrialBench:
         layout = job.refinement.layout
         if layout is None:
             started = time.perf_counter()
-            layout, flops = self._climb(job, job.refinement.start)
+            layout, flops = self._climb(job, job.refinement)
             spent[REFINE] = (time.perf_counter() - started, flops)
         run = self.bench.start(self.candidate(job.knobs, job.seed, layout))
         axis = axis_of(self.work.context.spec, run.candidate.plan)
         return PipelineRun(run, axis, share, layout, spent)
 
-    def _climb(self, job: TrialJob, start: Layout | None) -> tuple[Layout, float]:
+    def _climb(self, job: TrialJob, at: Refinement) -> tuple[Layout, float]:
         """Return the layout that a refined trial shall have, and the FLOPs of finding it."""
         knobs = self.work.space.complete(job.knobs)
         context, assets = self.rescored(knobs).context, self.bench.assets
-        parent = self.candidate(job.knobs, job.seed, start)
+        parent = self.candidate(job.knobs, job.seed, at.start, at.plan)
         importance, spent = unit_scores(knobs, context), 0.0
 
         def divergence(layout: Layout) -> float:

@@ -198,10 +198,12 @@ class Campaign:
         record = self.records[number]
         if record.origin != REFINE or record.parent is None:
             return None
-        start, layout = self.records[record.parent].layout, record.layout
+        parent = self.records[record.parent]
+        start, layout = parent.layout, record.layout
         return Refinement(
             start=None if start is None else Layout.from_dict(start),
             layout=None if layout is None else Layout.from_dict(layout),
+            plan=parent.plan,
         )
 
     # ---- what happens

@@ -72,6 +72,7 @@ class Rerun:
         seed: of the recovery's data subset and order.
         keep: where to write candidate and recovered weights, or None.
         layout: of the trial, where the knobs do not say it.
+        plan: identity of the trial's plan, as recorded.
     """
 
     trial: int
@@ -79,12 +80,13 @@ class Rerun:
     seed: int
     keep: Path | None
     layout: Layout | None = None
+    plan: str = ""
 
 
 def rerun(bench: Bench, work: Rerun) -> dict[str, Any]:
     """Recover a candidate in full and score it on the ``confirm`` split; runs on a worker."""
     assert isinstance(bench, TrialBench)
-    run = bench.bench.start(bench.candidate(work.knobs, work.seed, work.layout))
+    run = bench.bench.start(bench.candidate(work.knobs, work.seed, work.layout, work.plan))
     result = run.rung(1.0, split="confirm")
     if work.keep is not None:
         keep_model(run.finish(), run.candidate.to_dict(), work.keep)
@@ -126,9 +128,12 @@ def finish(
         if scored.get(record.trial)
     ]
     if not confirmed:
+        folder = store.directory / "confirm"
+        reasons = [path.read_text().strip() for path in sorted(folder.glob("*.error.txt"))]
         raise StoppedError(
-            f"no member of the front of search {store.name!r} could be run again: see "
-            f"{store.directory / 'confirm'}; 'autoprune search --resume {store.typed}' tries again"
+            f"no member of the front of search {store.name!r} could be run again "
+            f"({reasons[0] if reasons else 'no run ended'}): see {folder}; "
+            f"'autoprune search --resume {store.typed}' tries again"
         )
     points = front_points(confirmed, ending.scores, objective=objective)
     write_dense(store.directory, ending.identity, ending.scores)
@@ -177,6 +182,7 @@ def _run_all(
             seed=record.seed + turn,
             keep=kept_dir(store, record.trial) if settings.keep and turn == 0 else None,
             layout=None if record.layout is None else Layout.from_dict(record.layout),
+            plan=record.plan,
         )
         for turn in range(settings.confirm_seeds)
         for record in records

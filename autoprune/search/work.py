@@ -12,7 +12,7 @@ gives a run; then ``TrialRun.rung`` for each rung, with ``save`` and ``load`` ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,23 +37,25 @@ class Refinement:
     Attributes:
         start: layout of its parent; None where the knobs say it.
         layout: that it was found to have before it was interrupted; None: still to be found.
+        plan: identity of its parent's plan, as recorded.
     """
 
     start: Layout | None = None
     layout: Layout | None = None
+    plan: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values that :meth:`from_dict` reads."""
-        return {
-            field.name: None if (part := getattr(self, field.name)) is None else part.to_dict()
-            for field in fields(self)
-        }
+        start, layout = (part and part.to_dict() for part in (self.start, self.layout))
+        return {"start": start, "layout": layout, "plan": self.plan}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Refinement:
         """Read it back."""
-        parts = {name: part and Layout.from_dict(part) for name, part in values.items()}
-        return cls(**parts)
+        start, layout = (
+            part and Layout.from_dict(part) for part in (values["start"], values["layout"])
+        )
+        return cls(start, layout, values["plan"])
 
 
 @dataclass(frozen=True)

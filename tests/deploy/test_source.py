@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from search.test_decode import CONTEXT
 
-from autoprune.deploy.apply import apply_kept
+from autoprune.deploy.apply import apply_kept, rebuild
 from autoprune.deploy.card import Dense, Facts, card_files
 from autoprune.deploy.source import from_checkpoint, from_search, is_checkpoint, plain_retention
 from autoprune.errors import AutoPruneError
@@ -19,7 +21,9 @@ from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pruning.plan import LayerPlan, PruningPlan
 from autoprune.recovery.recipe import RecoveryRecipe
+from autoprune.search.bench import TrialWork
 from autoprune.search.settings import make_settings
+from autoprune.search.space import load_space
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
 from autoprune.zoo import build_config
@@ -165,6 +169,27 @@ def test_trials_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
     assert source.kept.split == "search"
     with pytest.raises(AutoPruneError, match="no weights of demo:0 were kept: --rebuild"):
         apply_kept(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rebuild_that_is_not_the_recorded_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = started(tmp_path)
+    knobs = load_space("hybrid").complete({"size": 0.5, "axis": "width"})
+    store.write_record(
+        TrialRecord(trial=2, state="complete", params=9, knobs=knobs, plan="recorded")
+    )
+
+    class Problem:
+        def prepare(self, *anything: object) -> object:
+            work = TrialWork(b"", CONTEXT, load_space("hybrid"))
+            return SimpleNamespace(assets=None, work=work)
+
+    monkeypatch.setattr("autoprune.search.problem.PipelineProblem", Problem)
+    monkeypatch.setattr("autoprune.pipeline.run.Bench", lambda assets, resources: None)
+    with pytest.raises(AutoPruneError, match="demo:2 cannot be built again: its knobs"):
+        rebuild(from_search(store, 2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

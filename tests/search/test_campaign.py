@@ -60,6 +60,7 @@ def fields(job: TrialJob, rung: int) -> dict[str, Any]:
     value = quality(job.knobs) * (0.5 + share / 2)
     return {
         "axis": job.knobs["axis"],
+        "plan": f"plan-{job.number}",
         "params": int(1000 * fraction),
         "fraction": fraction,
         "backbone_removed": 1 - fraction,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +13,28 @@ from support.confirmed import CHANCES, DrawnPool, draw_answers, finished_search,
 from test_decode import CONTEXT
 
 from autoprune.data.fractions import nested_fraction
+from autoprune.errors import AutoPruneError, StoppedError
+from autoprune.pruning.layout import layout_of
 from autoprune.recovery.schedule import SampleOrder
 from autoprune.search.bench import TrialBench, TrialWork
 from autoprune.search.decode import decode
 from autoprune.search.finish import DENSE, Ending, Rerun, finish
+from autoprune.search.pool import Failure
 from autoprune.search.settings import make_settings
 from autoprune.search.space import load_space
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import Budget, Dense
 
 
-def asked_runs(home: Path, seeds: int) -> list[Rerun]:
+def asked_runs(home: Path, seeds: int, workers: Any = None) -> list[Rerun]:
     """What a search of seed 5 asks its workers for, to confirm one trial."""
     settings = make_settings({"name": "s", "home": home, "seed": 5, "confirm_seeds": seeds})
     store = SearchStore(search_dir(home, "s"))
     store.open(settings)
     knobs = {"size": 0.5, "axis": "width", "data_fraction": 0.2}
-    record = full_record(0, 0.5, 0.9).model_copy(update={"seed": 5, "knobs": knobs})
+    record = full_record(0, 0.5, 0.9).model_copy(
+        update={"seed": 5, "knobs": knobs, "plan": "recorded"}
+    )
     pool = DrawnPool(lambda work: draw_answers(0.9, work.seed))
     ending = Ending(
         settings=settings,
@@ -38,7 +44,7 @@ def asked_runs(home: Path, seeds: int) -> list[Rerun]:
         budget=Budget(text="60%", params=60, fraction=0.6),
         versions={},
     )
-    finish(ending, [record], pool, store, lambda done, total: None)
+    finish(ending, [record], workers or pool, store, lambda done, total: None)
     return pool.asked
 
 
@@ -68,6 +74,30 @@ def test_each_confirm_seed_draws_another_subset_in_another_order(tmp_path: Path)
     orders = [SampleOrder(whole, lengths, r.seed, r.batch_size).between(0, 500) for r in recipes]
     assert not np.array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[1], orders[2])
+
+
+def test_a_plan_that_is_not_the_recorded_one_is_not_confirmed(tmp_path: Path) -> None:
+    (run,) = asked_runs(tmp_path, 1)
+    bench = TrialBench(None, TrialWork(b"", CONTEXT, load_space("hybrid")))  # type: ignore[arg-type]
+    known = bench.candidate(run.knobs, run.seed).plan
+    assert run.plan == "recorded"
+    assert bench.candidate(run.knobs, run.seed, plan=known.identity).plan == known
+    for layout in (None, layout_of(known)):
+        with pytest.raises(AutoPruneError, match="its record has recorded: another version") as one:
+            bench.candidate(run.knobs, run.seed, layout, run.plan)
+        assert known.identity in str(one.value)
+        assert "\n" not in str(one.value)
+
+
+def test_where_nothing_is_confirmed_the_reason_is_said(tmp_path: Path) -> None:
+    class Failing:
+        def run(self, function: Any, payloads: Any, on_done: Any = None) -> list[Any]:
+            for index in range(len(payloads)):
+                on_done(index, Failure("its record has another plan"))
+            return []
+
+    with pytest.raises(StoppedError, match=r"run again \(its record has another plan\): see"):
+        asked_runs(tmp_path, 2, Failing())
 
 
 def test_decoding_takes_the_seed_from_the_context() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,7 @@ def test_the_last_share_of_the_trials_starts_from_the_front(
         assert child.knobs == parent.knobs
         assert job.refinement is not None
         assert parent.state == "complete"
+        assert job.refinement.plan == parent.plan == f"plan-{parent.trial}"
         if parent.origin == "refine":
             assert job.refinement.start == Layout.from_dict(parent.layout or {})
     told = {t.user_attrs["trial"] for t in c.study.trials()}
@@ -265,7 +267,8 @@ def test_a_killed_refinement_goes_on(tmp_path: Path, left: int) -> None:
         assert same is not None
         assert (same.number, same.knobs) == (job.number, job.knobs)
         if job.refinement is not None:
-            assert same.refinement == Refinement(job.refinement.start, Layout((3,), (3,), (1,)))
+            found = Layout((3,), (3,), (1,))
+            assert same.refinement == replace(job.refinement, layout=found)
         run_trial(again, same)
     ends = [[(r.state, r.origin, r.parent) for r in c.records.values()] for c in (again, whole)]
     assert ends[0] == ends[1]
@@ -278,7 +281,7 @@ def test_an_old_record_loads() -> None:
 
 
 def test_a_job_travels_as_json() -> None:
-    for job in (Refinement(), Refinement(LAYOUT), Refinement(LAYOUT, LAYOUT)):
+    for job in (Refinement(), Refinement(LAYOUT), Refinement(LAYOUT, LAYOUT, "abc")):
         assert Refinement.from_dict(job.to_dict()) == job
 
 
@@ -341,6 +344,12 @@ def test_a_refined_trial_on_the_embedded_model(tools: TrialBench, tmp_path: Path
     kept = tmp_path / "kept"
     rerun(tools, Rerun(7, knobs, 0, kept, layout))
     assert (kept / "candidate.json").read_text().count('"index"') == len(child.plan.layers)
-    grandchild = tools.start(TrialJob(9, knobs, 0, Refinement(layout))).run.candidate
+    rerun(tools, Rerun(7, knobs, 0, None, layout, child.plan.identity))
+    moved = Refinement(layout, plan=parent.plan.identity)
+    with pytest.raises(AutoPruneError, match=f"its record has {parent.plan.identity}: another"):
+        tools.start(TrialJob(9, knobs, 0, moved))
+    grandchild = tools.start(
+        TrialJob(9, knobs, 0, Refinement(layout, plan=child.plan.identity))
+    ).run.candidate
     assert grandchild.plan not in (child.plan, parent.plan)
     assert grandchild.recipe == parent.recipe
