@@ -33,7 +33,7 @@ from autoprune.search.space import Space
 from autoprune.search.store import SearchStore
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, Refinement, TrialJob
-from autoprune.tracking.records import SAMPLED, RungRecord, TrialRecord, share_in
+from autoprune.tracking.records import SAMPLED, Budget, RungRecord, TrialRecord, share_in
 
 GIVE_UP = 10
 """So many failed trials and none that did not: the search ends."""
@@ -47,6 +47,7 @@ class Campaign:
 
     Args:
         settings, space, baselines, versions: of the search.
+        budget: the bound on sizes; what is over it comes last.
         store: its directory; must be locked.
         study: its Optuna study.
         listener: told of every change.
@@ -62,13 +63,14 @@ class Campaign:
         study: SearchStudy,
         *,
         baselines: Sequence[Baseline] = (),
+        budget: Budget | None = None,
         versions: Mapping[str, str] | None = None,
         listener: SearchListener | None = None,
         on_record: Callable[[TrialRecord], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.space, self.store, self.study = settings, space, store, study
-        self.baselines = tuple(baselines)
+        self.baselines, self.budget = tuple(baselines), budget
         self.listener = listener or SearchListener()
         self.records: dict[int, TrialRecord] = store.records()
         self.halving = Halving(seed=settings.seed, first=self._first())
@@ -218,7 +220,7 @@ class Campaign:
         record = with_rung(self.records[number], fields)
         self._write(record)
         self.listener.on_trial(record)
-        arrival = arrival_of(record, record.rung, self.settings.objective)
+        arrival = arrival_of(record, record.rung, self.settings.objective, self.budget)
         if arrival is None or record.fidelity >= 1.0:
             return True
         verdict = self.halving.judge(record.rung, arrival, record.baseline is not None)
@@ -361,7 +363,8 @@ class Campaign:
             if record.state == "complete":
                 self._learn(record)
             for rung in range(len(self.space.rungs) - 1):
-                if (arrival := arrival_of(record, rung, self.settings.objective)) is not None:
+                arrival = arrival_of(record, rung, self.settings.objective, self.budget)
+                if arrival is not None:
                     self.halving.record(rung, arrival)
         self.study.reconcile(
             self.records, {number: rung_values(r) for number, r in self.records.items()}

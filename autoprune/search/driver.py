@@ -152,6 +152,7 @@ def _run(
                 store,
                 study,
                 baselines=(*prepared.baselines, *warm.first),
+                budget=prepared.budget,
                 versions=prepared.versions,
                 listener=listener,
                 on_record=log.record,

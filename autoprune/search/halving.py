@@ -31,7 +31,7 @@ class Arrival:
         value: larger is better; comparable within the rung only (minus the proxy's KL before
             recovery, the retention of a part of the recovery after).
         axis: what was cut.
-        violation: how far it is over the budget; 0 is feasible.
+        violation: share by which it is over the budget; 0 is feasible.
     """
 
     trial: int

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.search.halving import Arrival, Halving
-from autoprune.tracking.records import RungRecord, TrialRecord, share_in
+from autoprune.tracking.records import Budget, RungRecord, TrialRecord, share_in, size_in
 
 
 def with_rung(record: TrialRecord, fields: Mapping[str, Any]) -> TrialRecord:
@@ -39,12 +39,37 @@ def rung_values(record: TrialRecord) -> dict[int, float]:
     return {rung: value for rung, value in passed if value is not None}
 
 
-def arrival_of(record: TrialRecord, rung: int, objective: str) -> Arrival | None:
-    """Return how a rung's result counts in halving, or None where it measured nothing."""
+def arrival_of(
+    record: TrialRecord, rung: int, objective: str, budget: Budget | None = None
+) -> Arrival | None:
+    """Return how a rung's result counts in halving, or None where it measured nothing.
+
+    Args:
+        record: of the trial.
+        rung: index.
+        objective: what a size is.
+        budget: that candidates are meant to keep; None where nothing bounds them.
+    """
     value, size = rung_values(record).get(rung), share_in(record, objective)
     if size is None or value is None or not math.isfinite(value):
         return None
-    return Arrival(record.trial, size, value, record.axis)
+    return Arrival(record.trial, size, value, record.axis, violation(record, budget))
+
+
+def violation(record: TrialRecord, budget: Budget | None) -> float:
+    """Return by what share a candidate is over the budget, in the unit where that is most.
+
+    0 inside, as decoding means all to be; a record of another version or by another decoder may
+    not be.
+    """
+    if budget is None:
+        return 0.0
+    over = [
+        size_in(record, unit) / bound - 1
+        for unit in ("params", "bytes")
+        if (bound := size_in(budget, unit))
+    ]
+    return max(0.0, *over)
 
 
 def rung_records(

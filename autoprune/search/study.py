@@ -163,7 +163,6 @@ class SearchStudy:
         size: float,
         retention: float,
         values: Mapping[int, float],
-        constraints: Mapping[str, float] | None = None,
     ) -> None:
         """Tell a trial of full fidelity.
 
@@ -172,11 +171,9 @@ class SearchStudy:
             size: share of the whole model kept.
             retention: final.
             values: rung -> value, as in ``halving.Arrival``; the predictor learns from them.
-            constraints: name -> violation (feasible at 0 and below); the same names for all
-                trials of a search, or none.
         """
         self.predictor.add(Finished(size, dict(values), retention))
-        self._tell(number, (size, retention), {FIDELITY: 1.0}, constraints)
+        self._tell(number, (size, retention), {FIDELITY: 1.0})
         self.settle()
 
     def stop(self, number: int, size: float, rung: int, value: float) -> None:
@@ -213,7 +210,6 @@ class SearchStudy:
         number: int,
         values: tuple[float, float] | None,
         attrs: Mapping[str, Any],
-        constraints: Mapping[str, float] | None = None,
         pruned: bool = False,
     ) -> None:
         from optuna.trial import Trial, TrialState
@@ -227,11 +223,6 @@ class SearchStudy:
         trial = Trial(self._study, frozen._trial_id)
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
-        if values is not None and not constraints:
-            # Samplers want the same constraints of all; one that was not measured is at its edge.
-            constraints = dict.fromkeys(self._constrained(), 0.0)
-        for name, value in (constraints or {}).items():
-            trial.set_constraint(name, value)
         state = TrialState.COMPLETE if values is not None else TrialState.FAIL
         self._study.tell(
             theirs,
@@ -239,11 +230,6 @@ class SearchStudy:
             state=TrialState.PRUNED if pruned else state,
             skip_if_finished=True,
         )
-
-    def _constrained(self) -> list[str]:
-        """Return the names of the constraints that trials were told with."""
-        trials = self._study.get_trials(deepcopy=False)
-        return next((list(trial.constraints) for trial in trials if trial.constraints), [])
 
     # ---- after a kill
 

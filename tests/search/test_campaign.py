@@ -17,7 +17,7 @@ from autoprune.search.storage import open_storage
 from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, TrialJob
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records import Budget, TrialRecord
 
 TOY = parse_space(SPACE, "toy")
 BASELINES = (
@@ -38,7 +38,12 @@ class Watch(SearchListener):
         self.progress.append(progress)
 
 
-def campaign(home: Path, listener: SearchListener | None = None, **values: Any) -> Campaign:
+def campaign(
+    home: Path,
+    listener: SearchListener | None = None,
+    budget: Budget | None = None,
+    **values: Any,
+) -> Campaign:
     settings = make_settings({"name": "toy", "home": home, "trials": 12, "refine": 0, **values})
     store = SearchStore(search_dir(home, "toy"))
     store.open(settings)
@@ -51,7 +56,9 @@ def campaign(home: Path, listener: SearchListener | None = None, **values: Any) 
         settings.trials,
         settings.objective,
     )
-    return Campaign(settings, TOY, store, study, baselines=BASELINES, listener=listener)
+    return Campaign(
+        settings, TOY, store, study, baselines=BASELINES, budget=budget, listener=listener
+    )
 
 
 def fields(job: TrialJob, rung: int) -> dict[str, Any]:

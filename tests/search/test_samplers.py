@@ -103,13 +103,6 @@ class TestEverySampler:
         assert "WAITING" not in states
         assert states.count("FAIL") == 4
 
-    def test_takes_constraints(self, name: str, tmp_path: Path) -> None:
-        s = study(name, tmp_path)
-        for number in range(14):
-            size, value = score(s.ask(number))
-            s.complete(number, size, value, {}, {"bytes": size - 0.5})
-        assert all(t.constraints == {"bytes": t.values[0] - 0.5} for t in s.trials())
-
     @pytest.mark.parametrize("rung", [0, 1])
     def test_what_was_stopped_is_not_proposed_as_good(
         self, name: str, rung: int, tmp_path: Path
@@ -178,15 +171,14 @@ def test_running_trials_repel_the_next_suggestion(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp"])
-def test_predicted_and_constrained_trials_go_together(name: str, tmp_path: Path) -> None:
-    """A stopped trial is told without constraints: they were never measured to the end."""
+def test_predicted_and_measured_trials_go_together(name: str, tmp_path: Path) -> None:
     s = study(name, tmp_path, trials=40)
     for number in range(16):
         size, value = score(s.ask(number))
         if number % 4 == 3:
             s.stop(number, size, 1, value / 2)
         else:
-            s.complete(number, size, value, {0: -1.0, 1: value}, {"latency": size - 0.5})
+            s.complete(number, size, value, {0: -1.0, 1: value})
     s.settle()
     assert any(t.user_attrs.get("fidelity") == 0.0 and t.values for t in s.trials())
     assert set(s.ask(16)) == set(SPACE.distributions())
