@@ -1,0 +1,1 @@
+"""Whether a search takes as long as it was forecast to."""
