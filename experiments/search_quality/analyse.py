@@ -53,6 +53,8 @@ def final(row: Row) -> float:
 def text(values: Sequence[float], digits: int = 3) -> str:
     """Return ``mean (low … high)``."""
     mean, low, high = mean_interval(list(values))
+    if len(values) < 2:
+        return f"{mean:.{digits}f} (one search)"
     return f"{mean:.{digits}f} ({low:.{digits}f} … {high:.{digits}f})"
 
 
@@ -81,8 +83,10 @@ def table(arms: dict[str, dict[int, Row]]) -> list[dict[str, Any]]:
             kept = [v for s in searches if (v := at(s["trials"], target)) is not None]
             row[f"R at {target:.0%}"] = text(kept)
         if name != "full":
-            mean, low, high, _ = paired(arms["full"], seeds, final)
-            row["full minus it"] = f"{mean:+.4f} ({low:+.4f} … {high:+.4f})"
+            mean, low, high, pairs = paired(arms["full"], seeds, final)
+            row["full minus it"] = f"{mean:+.4f}"
+            if pairs > 1:
+                row["full minus it"] += f" ({low:+.4f} … {high:+.4f})"
         rows.append(row)
     return rows
 
