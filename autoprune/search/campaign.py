@@ -192,8 +192,7 @@ class Campaign:
         self._write(record)
         self.live.add(record.trial)
         self.listener.on_trial(record)
-        knobs = {name: value for name, value in record.knobs.items() if value is not None}
-        return TrialJob(record.trial, knobs, record.seed, self.refinement(record.trial))
+        return TrialJob(record.trial, record.given, record.seed, self.refinement(record.trial))
 
     def refinement(self, number: int) -> Refinement | None:
         """Return where a refined trial starts, and the layout that it was found to have, if any."""

@@ -178,7 +178,7 @@ def _run_all(
     runs = [
         Rerun(
             trial=record.trial,
-            knobs={k: v for k, v in record.knobs.items() if v is not None},
+            knobs=record.given,
             seed=record.seed + turn,
             keep=kept_dir(store, record.trial) if settings.keep and turn == 0 else None,
             layout=None if record.layout is None else Layout.from_dict(record.layout),

@@ -63,13 +63,13 @@ def slid(
     points = [(size, record.retention or 0.0) for size, record in sized]
     reference = (1.0 + 1.0 / STEPS, 0.0)
     volume = hypervolume(points, reference)
-    tried = [_given(record) for record in records]
+    tried = [record.given for record in records]
     best, most = None, 0.0
     for start, parent in sized:
-        if parent.layout is not None or not holds(_given(parent)):
+        if parent.layout is not None or not holds(parent.given):
             continue
         for size in _sizes(space):
-            knobs = {**_given(parent), "size": size}
+            knobs = {**parent.given, "size": size}
             point = (size, expected(parent.retention or 0.0, start, size))
             gain = hypervolume([*points, point], reference) - volume
             if gain > most and knobs not in tried:
@@ -91,10 +91,6 @@ def expected(retention: float, start: float, size: float) -> float:
 def _size(record: TrialRecord) -> float | None:
     size = record.knobs.get("size")
     return float(size) if isinstance(size, (int, float)) else None
-
-
-def _given(record: TrialRecord) -> dict[str, Value]:
-    return {name: value for name, value in record.knobs.items() if value is not None}
 
 
 def _sizes(space: Space) -> list[float]:

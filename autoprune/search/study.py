@@ -281,8 +281,7 @@ class SearchStudy:
 
     def _adopt(self, number: int, record: TrialRecord) -> None:
         """Bring a recorded trial into a study that does not know it (its journal was lost)."""
-        knobs = {k: v for k, v in record.knobs.items() if v is not None}
-        self.enqueue(number, knobs, record.origin)
+        self.enqueue(number, record.given, record.origin)
 
     def trials(self) -> list[FrozenTrial]:
         """Return what the study holds."""

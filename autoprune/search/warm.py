@@ -186,8 +186,7 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
         elif record.layout is not None:
             left["came of refinement, beyond what knobs say"] += 1
         else:
-            knobs = {k: v for k, v in record.knobs.items() if v is not None}
-            results.append(Told(f"{name}:{number}", knobs, size, record.retention))
+            results.append(Told(f"{name}:{number}", record.given, size, record.retention))
     return _Earlier({**of_settings(store.settings()), **facts}, results, left)
 
 

@@ -158,6 +158,11 @@ class TrialRecord(Record):
         return trial_name(self.trial)
 
     @property
+    def given(self) -> dict[str, bool | int | float | str]:
+        """The knobs that have a value."""
+        return {name: value for name, value in self.knobs.items() if value is not None}
+
+    @property
     def baseline(self) -> str | None:
         """Name of the baseline that it runs, or None for what the search found itself."""
         return None if self.origin in OWN or self.origin.startswith(START) else self.origin

@@ -212,5 +212,5 @@ def _row(campaign: Campaign, number: int) -> dict[str, Any]:
         "removed": record.backbone_removed,
         "values": [None if v is None else round(v, 5) for v in record.rung_values],
         "search": record.retention if record.state == "complete" else None,
-        "knobs": {k: v for k, v in record.knobs.items() if v is not None},
+        "knobs": record.given,
     }
