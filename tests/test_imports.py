@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"search"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"__init__"}
+
+# The largest room has floors of its own; each may import from those named before it.
+SEARCH = (
+    ("fronts", "knobs", "options", "patience"),
+    ("sampling",),
+    ("settings",),
+    ("candidates", "fidelity", "outlook", "records"),
+    ("listener", "study", "work"),
+    ("campaign", "starts", "tracked"),
+    ("trial", "workers"),
+    ("finish", "preflight"),
+    ("compare", "problem"),
+    ("driver",),
+)
 
 # The lower floors run on a bare GPU box.
 BARE = {"errors", "identity", "models", "data", "zoo", "cost", "pruning", "recovery", "resources"}
@@ -70,3 +85,25 @@ def test_imports_point_down(path: Path) -> None:
             )
         if room in BARE:
             assert head not in HEAVY, f"{room} must run on a bare GPU box, but imports {head}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        p
+        for p in (PACKAGE / "search").rglob("*.py")
+        if p.parent.name != "search" or p.stem != "__init__"
+    ),
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_search_has_floors_of_its_own(path: Path) -> None:
+    def closet(parts: Sequence[str]) -> str:
+        return parts[0].removesuffix(".py")
+
+    floor_of = {name: floor for floor, names in enumerate(SEARCH) for name in names}
+    here = closet(path.relative_to(PACKAGE / "search").parts)
+    assert here in floor_of, f"search/{here} has no floor: give it one in SEARCH"
+    for name in imported_modules(path):
+        _, room, *rest = [*name.split("."), "", ""]
+        if room == "search" and rest[0] and rest[0] != here:
+            assert floor_of[rest[0]] < floor_of[here], f"search/{here} may not import {name}"

@@ -65,7 +65,7 @@ def apply(
     else:
         name, trial = parse_trial(source)
         from autoprune.deploy.source import from_search
-        from autoprune.search.store import find_search
+        from autoprune.search.records.store import find_search
 
         found = from_search(find_search(home_dir(home), name), trial)
 

@@ -53,7 +53,7 @@ def compare(
     path = plot or place / "compare" / f"{_file_name(names)}.png"
     if path.suffix.lower() not in ENDINGS:
         raise AutoPruneError(f"--plot {path} ends neither in .png nor in .html: name it so")
-    from autoprune.search.store import find_search
+    from autoprune.search.records.store import find_search
 
     stores = [find_search(place, name) for name in names]
     summaries = [confirmed_summary(store) for store in stores]

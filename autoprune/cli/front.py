@@ -10,7 +10,7 @@ from autoprune.cli.options import Home, Json, example, home_dir
 from autoprune.errors import AutoPruneError, StoppedError
 
 if TYPE_CHECKING:
-    from autoprune.search.store import SearchStore
+    from autoprune.search.records.store import SearchStore
     from autoprune.tracking.records import SearchSummary
 
 EXAMPLE = example("autoprune front demo", "autoprune front demo --json")
@@ -28,7 +28,7 @@ def front(
     """Show the confirmed front of a search: sizes, retention and its intervals."""
     from autoprune.cli.output import console, print_json
     from autoprune.cli.result import print_result
-    from autoprune.search.store import find_search
+    from autoprune.search.records.store import find_search
 
     store = find_search(home_dir(home), name)
     summary = confirmed_summary(store)

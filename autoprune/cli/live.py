@@ -23,7 +23,7 @@ from autoprune.tracking.records import SearchSummary, TrialRecord
 from autoprune.tracking.terminal import bytes_text, params_text
 
 if TYPE_CHECKING:
-    from autoprune.search.stages import Forecast
+    from autoprune.search.records.stages import Forecast
 
 ROWS = 8
 """Rows of the front that the live table shows."""

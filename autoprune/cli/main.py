@@ -85,7 +85,7 @@ def _said(error: typer.TyperException) -> str:
     """Return what was typed wrongly; of a value that is no number, which, and what would be."""
     from pydantic import ValidationError
 
-    from autoprune.search.settings import problem_line
+    from autoprune.search.options import problem_line
 
     cause, param = error.__cause__, getattr(error, "param", None)
     if isinstance(cause, ValidationError) and param is not None:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from autoprune.search.settings import SearchSettings, flag
+from autoprune.search.options import flag
+from autoprune.search.settings import SearchSettings
 
 
 def example(*commands: str) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from autoprune.cli.output import console, duration, json_stdout, print_json, size_on_disk
 
 if TYPE_CHECKING:
+    from autoprune.search.knobs.space import Space
+    from autoprune.search.records.stages import Forecast
     from autoprune.search.settings import SearchSettings
-    from autoprune.search.space import Space
-    from autoprune.search.stages import Forecast
 
 
 def print_plan(settings: SearchSettings, as_json: bool) -> None:
@@ -45,14 +45,14 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     from autoprune.pipeline.prepare import inspect, working_precision
     from autoprune.pruning.allocation import reachable
     from autoprune.pruning.knobs import Allocation
-    from autoprune.search.forecast import PLANNED_TOKENS, forecast, memory
-    from autoprune.search.grid import cells
+    from autoprune.search.candidates.sizes import channel_multiple, read_sizes
+    from autoprune.search.knobs.grid import cells
+    from autoprune.search.knobs.space import load_space, with_precisions
     from autoprune.search.preflight import preflight
     from autoprune.search.problem import narrow_for, preparation
-    from autoprune.search.samplers import SAMPLERS
-    from autoprune.search.sizes import channel_multiple, read_sizes
-    from autoprune.search.space import load_space, with_precisions
-    from autoprune.search.store import SearchStore, search_dir
+    from autoprune.search.records.store import SearchStore, search_dir
+    from autoprune.search.sampling.samplers import SAMPLERS
+    from autoprune.search.trial.forecast import PLANNED_TOKENS, forecast, memory
 
     store = SearchStore(search_dir(settings.home, settings.name))
     if store.exists():
@@ -114,7 +114,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
 
 def _confirmation(settings: SearchSettings, space: Space) -> dict[str, int]:
     """Return what the confirmation runs again at most: points and baselines, each so many times."""
-    from autoprune.search.baselines import known
+    from autoprune.search.starts.baselines import known
     from autoprune.tracking.records import START
 
     beside = [b for b in known(space, lambda size: 0.5, settings) if not b.name.startswith(START)]
@@ -199,7 +199,7 @@ def _stored(plan: dict[str, Any]) -> str:
 
 def _refining(settings: Mapping[str, Any]) -> str:
     """Return what the last trials do, where it is not what the sampler says."""
-    from autoprune.search.refine import refined_trials
+    from autoprune.search.sampling.refine import refined_trials
 
     count = refined_trials(settings["trials"], settings["refine"])
     return f"the last {count} refining the front, " if count else ""

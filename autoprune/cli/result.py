@@ -9,7 +9,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autoprune.search.store import SearchStore
+    from autoprune.search.records.store import SearchStore
     from autoprune.tracking.records import FrontPoint, SearchSummary
 
 

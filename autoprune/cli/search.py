@@ -106,7 +106,7 @@ def search(
     from autoprune.cli.output import console, json_stdout, print_json
     from autoprune.cli.result import print_result
     from autoprune.search.driver import run_search
-    from autoprune.search.store import find_search
+    from autoprune.search.records.store import find_search
 
     out = console(as_json)
     with json_stdout(as_json):
@@ -119,7 +119,7 @@ def search(
 
 def _resumed(name: str, values: dict[str, Any]) -> SearchSettings:
     """Return the settings of a search that was started before, with what may change changed."""
-    from autoprune.search.store import find_search
+    from autoprune.search.records.store import find_search
 
     if values.get("name", name) != name:
         raise AutoPruneError(

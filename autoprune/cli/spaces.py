@@ -34,7 +34,7 @@ def spaces(
     from rich.table import Table
 
     from autoprune.cli.output import console
-    from autoprune.search.space import KNOBS, list_spaces, load_space, space_text
+    from autoprune.search.knobs.space import KNOBS, list_spaces, load_space, space_text
 
     if as_yaml:
         if name is None:

@@ -27,7 +27,7 @@ def ui(
 
     from autoprune.cli.output import console
     from autoprune.cli.result import print_links
-    from autoprune.search.store import find_search, find_searches
+    from autoprune.search.records.store import find_search, find_searches
     from autoprune.tracking.ui import serve_ui
 
     place = home_dir(home)

@@ -116,8 +116,8 @@ def rebuild(
 
     from autoprune.pipeline.run import Bench
     from autoprune.resources import Resources
-    from autoprune.search.bench import TrialBench
     from autoprune.search.problem import PipelineProblem
+    from autoprune.search.trial.bench import TrialBench
 
     settings = source.settings
     prepared = PipelineProblem().prepare(settings, source.space, on_stage)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from autoprune.evaluation.scores import TaskScores
     from autoprune.pipeline.candidate import Candidate
     from autoprune.pruning.layout import Layout
+    from autoprune.search.knobs.space import Space
+    from autoprune.search.records.store import SearchStore
     from autoprune.search.settings import SearchSettings
-    from autoprune.search.space import Space
-    from autoprune.search.store import SearchStore
     from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
 
 WEIGHTS = "weights.npz"
@@ -92,7 +92,7 @@ def from_search(store: SearchStore, trial: int) -> Source:
             f"front {store.typed}' lists"
         )
     from autoprune.pruning.layout import Layout
-    from autoprune.search.space import with_precisions
+    from autoprune.search.knobs.space import with_precisions
 
     folder = store.directory / "kept" / f"{trial:04d}"
     candidate = None
@@ -138,8 +138,8 @@ def from_checkpoint(directory: Path, home: Path) -> Source:
         AutoPruneError: its card cannot be read.
     """
     from autoprune.pipeline.candidate import Candidate
+    from autoprune.search.knobs.space import load_space
     from autoprune.search.settings import make_settings
-    from autoprune.search.space import load_space
     from autoprune.tracking.records import FrontPoint
 
     try:

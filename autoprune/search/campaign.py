@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoprune.pruning.layout import Layout
-from autoprune.search.correlation import Unstopped
-from autoprune.search.front import hypervolume, nondominated
-from autoprune.search.halving import Halving
+from autoprune.search.fidelity.correlation import Unstopped
+from autoprune.search.fidelity.halving import Halving
+from autoprune.search.fidelity.rungs import arrival_of, rung_records, rung_values, with_rung
+from autoprune.search.fronts.front import hypervolume, nondominated
+from autoprune.search.knobs.space import Space
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.outlook import (
     confirmation_seconds,
@@ -24,13 +26,11 @@ from autoprune.search.outlook import (
     trials_left,
 )
 from autoprune.search.patience import POINT, exhausted, expected_gain
-from autoprune.search.refine import REFINE, choose_parent, refined_trials
-from autoprune.search.rungs import arrival_of, rung_records, rung_values, with_rung
-from autoprune.search.samplers import SAMPLERS
+from autoprune.search.records.store import SearchStore
+from autoprune.search.sampling.refine import REFINE, choose_parent, refined_trials
+from autoprune.search.sampling.samplers import SAMPLERS
+from autoprune.search.sampling.slide import SLIDE, due, slid
 from autoprune.search.settings import SearchSettings
-from autoprune.search.slide import SLIDE, due, slid
-from autoprune.search.space import Space
-from autoprune.search.store import SearchStore
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, Refinement, TrialJob
 from autoprune.tracking.records import SAMPLED, Budget, RungRecord, TrialRecord, share_in

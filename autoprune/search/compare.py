@@ -15,11 +15,12 @@ from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import Interval, bootstrap
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
-from autoprune.search.area import Weighted, answers_of, difference, stairs, total
-from autoprune.search.confirm import Confirmed, front_points, scatter
 from autoprune.search.finish import DENSE
-from autoprune.search.settings import FREE, flag
-from autoprune.search.store import SearchStore
+from autoprune.search.fronts.area import Weighted, answers_of, difference, stairs, total
+from autoprune.search.fronts.confirm import Confirmed, front_points, scatter
+from autoprune.search.options import flag
+from autoprune.search.records.store import SearchStore
+from autoprune.search.settings import FREE
 from autoprune.tracking.comparison import AtSize, Compared, Comparison, Held, Range
 from autoprune.tracking.records import (
     FrontPoint,

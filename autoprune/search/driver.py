@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import AutoPruneError, StoppedError
-from autoprune.search.assets import Parcel, pack
 from autoprune.search.campaign import Campaign
-from autoprune.search.failures import ran_out_of_memory
-from autoprune.search.grid import cells
+from autoprune.search.candidates.narrow import Narrowed
+from autoprune.search.knobs.grid import cells
+from autoprune.search.knobs.space import Space, load_space, with_precisions
 from autoprune.search.listener import SearchListener
-from autoprune.search.narrow import Narrowed
-from autoprune.search.pool import WorkerPool
 from autoprune.search.preflight import preflight
-from autoprune.search.samplers import SAMPLERS
-from autoprune.search.session import RaySession, check_address, resources_of
+from autoprune.search.records.stages import Stages
+from autoprune.search.records.storage import open_storage
+from autoprune.search.records.store import SearchStore, search_dir
+from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings
-from autoprune.search.space import Space, load_space, with_precisions
-from autoprune.search.stages import Stages
-from autoprune.search.storage import open_storage
-from autoprune.search.store import SearchStore, search_dir
+from autoprune.search.starts.warm import warm_up
 from autoprune.search.study import SearchStudy
 from autoprune.search.tracked import tracked
-from autoprune.search.warm import warm_up
 from autoprune.search.work import Prepared, Problem
+from autoprune.search.workers.assets import Parcel, pack
+from autoprune.search.workers.failures import ran_out_of_memory
+from autoprune.search.workers.pool import WorkerPool
+from autoprune.search.workers.session import RaySession, check_address, resources_of
 from autoprune.tracking.location import check_tracking, default_uri
 from autoprune.tracking.records import SearchSummary
 
@@ -231,8 +231,8 @@ def _trials(
         return
     from ray import tune
 
-    from autoprune.search.trainable import Trial
-    from autoprune.search.tune import CampaignScheduler, CampaignSearcher
+    from autoprune.search.workers.trainable import Trial
+    from autoprune.search.workers.tune import CampaignScheduler, CampaignSearcher
 
     settings = campaign.settings
     ahead = 1 if SAMPLERS[settings.sampler].slow else 0

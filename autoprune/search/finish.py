@@ -18,9 +18,8 @@ from autoprune.errors import StoppedError
 from autoprune.evaluation.scores import TaskScores
 from autoprune.models.arrays import state_arrays
 from autoprune.pruning.layout import Layout
-from autoprune.search.area import area
-from autoprune.search.bench import TrialBench
-from autoprune.search.confirm import (
+from autoprune.search.fronts.area import area
+from autoprune.search.fronts.confirm import (
     Confirmed,
     front_points,
     is_full,
@@ -28,10 +27,11 @@ from autoprune.search.confirm import (
     scatter,
     shrinkage,
 )
-from autoprune.search.pool import Failure
+from autoprune.search.records.store import SearchStore, write_atomically
 from autoprune.search.settings import SearchSettings
-from autoprune.search.store import SearchStore, write_atomically
+from autoprune.search.trial.bench import TrialBench
 from autoprune.search.work import Bench, Pool
+from autoprune.search.workers.pool import Failure
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autoprune.tracking.records import SearchSummary, TrialRecord
 
 if TYPE_CHECKING:
-    from autoprune.search.stages import Forecast
+    from autoprune.search.records.stages import Forecast
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from autoprune.search.front import Point, hypervolume, nondominated
-from autoprune.search.refine import REFINE
+from autoprune.search.fronts.front import Point, hypervolume, nondominated
+from autoprune.search.sampling.refine import REFINE
 from autoprune.search.settings import SearchSettings
 from autoprune.tracking.records import OWN, SAMPLED, TrialRecord, share_in
 from autoprune.zoo import SPLITS

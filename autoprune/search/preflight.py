@@ -25,11 +25,11 @@ def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
         check_tracking(settings.tracking_uri)
     check_problem(settings, outline=outline)
     if settings.warm_start:
-        from autoprune.search.warm import check_warm
+        from autoprune.search.starts.warm import check_warm
 
         check_warm(settings)
     if settings.storage is not None and not settings.storage.startswith("sqlite"):
-        from autoprune.search.storage import open_storage
+        from autoprune.search.records.storage import open_storage
 
         open_storage(settings.storage, Path())
 
@@ -68,8 +68,8 @@ def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
     from autoprune.models.precision import PRECISIONS
     from autoprune.models.quantise import require_library
     from autoprune.pipeline.prepare import inspect, working_precision
-    from autoprune.search.session import resources_of
-    from autoprune.search.sizes import read_sizes
+    from autoprune.search.candidates.sizes import read_sizes
+    from autoprune.search.workers.session import resources_of
 
     specs = resolve_tasks(settings.tasks or None)
     if any(PRECISIONS[name].storage for name in settings.precisions):

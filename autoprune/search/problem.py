@@ -19,18 +19,18 @@ from autoprune.models.precision import PRECISIONS, precision_beside
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import Preparation, inspect, prepare, working_precision
 from autoprune.resources import Resources
-from autoprune.search.baselines import known
-from autoprune.search.bench import TrialWork
-from autoprune.search.decode import DecodeContext
+from autoprune.search.candidates.decode import DecodeContext
+from autoprune.search.candidates.narrow import Narrowed, narrow
+from autoprune.search.candidates.sizes import channel_multiple, kept_share, read_sizes
 from autoprune.search.finish import Ending, finish
-from autoprune.search.forecast import forecast, set_mark
-from autoprune.search.narrow import Narrowed, narrow
+from autoprune.search.knobs.space import Space
+from autoprune.search.records.stages import Forecast
+from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
-from autoprune.search.sizes import channel_multiple, kept_share, read_sizes
-from autoprune.search.space import Space
-from autoprune.search.stages import Forecast
-from autoprune.search.store import SearchStore
-from autoprune.search.warm import of_settings
+from autoprune.search.starts.baselines import known
+from autoprune.search.starts.warm import of_settings
+from autoprune.search.trial.bench import TrialWork
+from autoprune.search.trial.forecast import forecast, set_mark
 from autoprune.search.work import Baseline, Pool
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
@@ -62,7 +62,7 @@ class PipelineProblem:
     @property
     def modules(self) -> Sequence[str]:
         """Modules that workers import while the driver prepares."""
-        return ("autoprune.search.bench", "autoprune.evaluation.harness", "peft")
+        return ("autoprune.search.trial.bench", "autoprune.evaluation.harness", "peft")
 
     def narrow(self, settings: SearchSettings, space: Space) -> Narrowed:
         """Return the space without knobs that have no effect on the model."""

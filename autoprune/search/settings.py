@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from autoprune.cost.budget import BYTES
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
-from autoprune.search.grid import cells
-from autoprune.search.samplers import SAMPLERS
-from autoprune.search.space import load_space
+from autoprune.search.knobs.grid import cells
+from autoprune.search.knobs.space import load_space
+from autoprune.search.options import flag, parse_bytes, problem_line
+from autoprune.search.sampling.samplers import SAMPLERS
 
 FREE = frozenset(
     {
@@ -361,13 +361,6 @@ def default_of(field: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def flag(field: str) -> str:
-    """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
-    # The one option that is given once a value.
-    names = {"budgets": "budget", "warm_baselines": "baselines"}
-    return "--" + names.get(field, field.replace("_", "-"))
-
-
 def make_settings(values: Mapping[str, Any]) -> SearchSettings:
     """Check ``values`` and return the settings.
 
@@ -383,40 +376,3 @@ def make_settings(values: Mapping[str, Any]) -> SearchSettings:
             known = did_you_mean(field, SearchSettings.model_fields)
             raise AutoPruneError(f"unknown setting {field!r}{known}") from None
         raise AutoPruneError(problem_line(flag(field), problem)) from None
-
-
-def problem_line(option: str, problem: Mapping[str, Any]) -> str:
-    """Return what pydantic found wrong with an option's value in a line that says the mend.
-
-    Args:
-        option: as it is typed.
-        problem: one of ``ValidationError.errors()``.
-    """
-    value, kind = problem["input"], problem["type"]
-    for wanted, (what, such) in _NUMBERS.items():
-        if kind.startswith(wanted):
-            return f"{option} {value!r} is not {what}: give one such as {such}"
-    if kind == "greater_than_equal":
-        least = problem["ctx"]["ge"]
-        return f"{option} {value} is not {least:g} or more: give such a number"
-    return f"{option} {value!r}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-_NUMBERS = {"int_": ("a whole number", "8"), "float_": ("a number", "0.5")}
-"""How pydantic's types of problems begin, what was wanted, and an example."""
-
-
-def parse_bytes(text: str, option: str) -> int:
-    """Return the bytes that ``text`` (``512MiB``, ``4GiB``) means.
-
-    Raises:
-        AutoPruneError: for anything else; names ``option``.
-    """
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
-    try:
-        size = float(match.group(1)) * BYTES[match.group(2)] if match else -1.0
-    except (KeyError, ValueError):
-        size = -1.0
-    if size < 0:
-        raise AutoPruneError(f"{option} {text!r} is not a size: write it like 512MiB or 4GiB")
-    return int(size)

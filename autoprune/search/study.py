@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.search.predictor import Finished, Predictor
-from autoprune.search.refine import REFINE
-from autoprune.search.samplers import derived_seed, make_sampler
-from autoprune.search.space import Value
-from autoprune.search.storage import open_storage
+from autoprune.search.fidelity.predictor import Finished, Predictor
+from autoprune.search.knobs.space import Value
+from autoprune.search.records.storage import open_storage
+from autoprune.search.sampling.refine import REFINE
+from autoprune.search.sampling.samplers import derived_seed, make_sampler
 from autoprune.tracking.records import TrialRecord, share_in
 
 if TYPE_CHECKING:

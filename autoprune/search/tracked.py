@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from autoprune.errors import StoppedError
+from autoprune.search.knobs.space import Space
 from autoprune.search.listener import SearchListener
+from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
-from autoprune.search.space import Space
-from autoprune.search.store import SearchStore
 from autoprune.search.work import Prepared
 from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord
 from autoprune.tracking.tracker import Tracker

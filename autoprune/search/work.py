@@ -20,14 +20,14 @@ import numpy as np
 
 from autoprune.pruning.layout import Layout
 from autoprune.resources import Resources
-from autoprune.search.space import Space, Value
+from autoprune.search.knobs.space import Space, Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 if TYPE_CHECKING:
-    from autoprune.search.narrow import Narrowed
+    from autoprune.search.candidates.narrow import Narrowed
+    from autoprune.search.records.stages import Forecast
+    from autoprune.search.records.store import SearchStore
     from autoprune.search.settings import SearchSettings
-    from autoprune.search.stages import Forecast
-    from autoprune.search.store import SearchStore
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,9 @@ class Baseline:
 
 
 class Pool(Protocol):
-    """Workers that take calls besides trials; :class:`~autoprune.search.pool.WorkerPool` is one."""
+    """Workers that take calls besides trials, as a
+    :class:`~autoprune.search.workers.pool.WorkerPool` does.
+    """
 
     def run(
         self,

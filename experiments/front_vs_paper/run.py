@@ -25,10 +25,10 @@ from autoprune.evaluation.seeds import seed_prior
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.run import Bench
 from autoprune.resources import Resources
-from autoprune.search.baselines import baselines
-from autoprune.search.decode import DecodeContext, decode
+from autoprune.search.candidates.decode import DecodeContext, decode
 from autoprune.search.problem import PipelineProblem, preparation
-from autoprune.search.store import find_search
+from autoprune.search.records.store import find_search
+from autoprune.search.starts.baselines import baselines
 
 HERE = Path(__file__).parent
 RECOMMENDED = ("paper-depth", "paper-width")

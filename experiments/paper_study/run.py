@@ -22,8 +22,8 @@ from autoprune.pipeline.run import Bench
 from autoprune.pruning.scores import Importance
 from autoprune.recovery.loop import RecoveryDiverged
 from autoprune.resources import Resources
-from autoprune.search.decode import DecodeContext, decode
-from autoprune.search.space import load_space
+from autoprune.search.candidates.decode import DecodeContext, decode
+from autoprune.search.knobs.space import load_space
 from autoprune.zoo import EMBEDDED
 from experiments.cells import Cell, Row, pack_scores, run_cells
 from experiments.paper_study.grid import (

@@ -20,8 +20,8 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.recovery.loop import Recovery, RecoveryDiverged
 from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.resources import Resources
-from autoprune.search.decode import decode
-from autoprune.search.space import Space, load_space
+from autoprune.search.candidates.decode import decode
+from autoprune.search.knobs.space import Space, load_space
 from experiments.cells import Cell, Row, pack_scores, read_rows
 from experiments.peers.calibration import Calibration
 from experiments.peers.catalogue import METHODS, SPACE, context_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autoprune.search.decode import DecodeContext, decode
-from autoprune.search.space import load_space
+from autoprune.search.candidates.decode import DecodeContext, decode
+from autoprune.search.knobs.space import load_space
 from experiments.peers.calibration import Calibration
 from experiments.peers.evopress import evopress, evopress_drop
 from experiments.peers.flap import flap, flap_plan

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from autoprune.pipeline.run import Bench
 from autoprune.resources import Resources
-from autoprune.search.decode import DecodeContext, decode
+from autoprune.search.candidates.decode import DecodeContext, decode
+from autoprune.search.candidates.rescoring import rescored
+from autoprune.search.knobs.space import Value, load_space
 from autoprune.search.problem import PipelineProblem
-from autoprune.search.rescoring import rescored
 from autoprune.search.settings import make_settings
-from autoprune.search.space import Value, load_space
 from experiments.cells import Cell, Row, by, read_rows, run_cells
 from experiments.claims import mean_interval
 

@@ -90,9 +90,9 @@ def settings_of(home: str) -> Any:
 
 def open_bench(home: str) -> Any:
     """Open a worker's tools; the first process prepares, the others find it cached."""
+    from autoprune.search.knobs.space import load_space
     from autoprune.search.problem import PipelineProblem
-    from autoprune.search.session import resources_of
-    from autoprune.search.space import load_space
+    from autoprune.search.workers.session import resources_of
 
     settings = settings_of(home)
     prepared = PipelineProblem().prepare(settings, load_space(settings.space), print)
@@ -103,7 +103,7 @@ def draw(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Return the knobs of ``count`` candidates a size, drawn uniformly."""
     import optuna
 
-    from autoprune.search.space import load_space
+    from autoprune.search.knobs.space import load_space
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     domains = load_space("hybrid").distributions()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.search.correlation import spearman
+from autoprune.search.fidelity.correlation import spearman
 
 TURNS = 2000
 REFERENCE = "cosine"

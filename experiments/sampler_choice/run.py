@@ -20,9 +20,9 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from autoprune.search.front import hypervolume
-from autoprune.search.samplers import derived_seed
-from autoprune.search.space import load_space
+from autoprune.search.fronts.front import hypervolume
+from autoprune.search.knobs.space import load_space
+from autoprune.search.sampling.samplers import derived_seed
 
 SPACE = load_space("hybrid").distributions()
 FORMULAS = 3

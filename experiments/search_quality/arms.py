@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoprune.search.grid import OF_RECOVERY
-from autoprune.search.space import Space, load_space, parse_space
+from autoprune.search.knobs.grid import OF_RECOVERY
+from autoprune.search.knobs.space import Space, load_space, parse_space
 
 _RULE = """
 description: the cut of a rule, half by layers and half by equal widths; its recovery searched
@@ -34,7 +34,7 @@ def _depth_then_width() -> Space:
 def _grid() -> Space:
     """Return the study's grid at the sizes that are compared."""
     paper = load_space("paper")
-    from autoprune.search.space import Choice
+    from autoprune.search.knobs.space import Choice
 
     sizes = Choice(choices=(0.30, 0.45, 0.60))
     return paper.model_copy(update={"knobs": {**paper.knobs, "backbone_removed": sizes}})

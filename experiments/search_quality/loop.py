@@ -18,17 +18,17 @@ from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import prepare
 from autoprune.pipeline.run import Bench
 from autoprune.resources import Resources
-from autoprune.search.bench import TrialBench, TrialWork
 from autoprune.search.campaign import Campaign
-from autoprune.search.grid import cells
+from autoprune.search.knobs.grid import cells
+from autoprune.search.knobs.space import Space, Value, load_space
 from autoprune.search.problem import PipelineProblem, PreparedSearch, preparation
-from autoprune.search.samplers import SAMPLERS
+from autoprune.search.records.storage import open_storage
+from autoprune.search.records.store import SearchStore, search_dir
+from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.search.space import Space, Value, load_space
-from autoprune.search.storage import open_storage
-from autoprune.search.store import SearchStore, search_dir
 from autoprune.search.study import SearchStudy
-from autoprune.search.trainable import fields_of
+from autoprune.search.trial.bench import TrialBench, TrialWork
+from autoprune.search.workers.trainable import fields_of
 from experiments.cells import pack_scores
 
 REPORT_IMAGES = 384

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autoprune.search.front import Point, hypervolume, nondominated
+from autoprune.search.fronts.front import Point, hypervolume, nondominated
 from autoprune.tracking.records import OWN
 from experiments.search_quality.loop import SMALLEST, picked
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import (
     Dense,
     FrontPoint,

@@ -15,7 +15,8 @@ from typing import get_args
 import pytest
 
 from autoprune.cli.main import run
-from autoprune.search.settings import SearchSettings, flag
+from autoprune.search.options import flag
+from autoprune.search.settings import SearchSettings
 
 SPACE = """
 description: a small space
@@ -77,15 +78,15 @@ def other_architecture(model: Path) -> None:
 
 def started_search(folder: Path) -> None:
     """Leave a search that was started with the default settings."""
+    from autoprune.search.records.store import SearchStore, search_dir
     from autoprune.search.settings import make_settings
-    from autoprune.search.store import SearchStore, search_dir
 
     settings = make_settings({"name": "first", "home": folder / "home"})
     SearchStore(search_dir(folder / "home", "first")).open(settings)
 
 
 def full_directory(folder: Path) -> None:
-    from autoprune.search.store import SearchStore, search_dir
+    from autoprune.search.records.store import SearchStore, search_dir
     from autoprune.tracking.records import TrialRecord
 
     started_search(folder)

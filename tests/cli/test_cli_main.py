@@ -13,7 +13,7 @@ import pytest
 from autoprune import __version__
 from autoprune.cli import main as cli
 from autoprune.errors import AutoPruneError, StoppedError
-from autoprune.search.space import list_spaces, load_space
+from autoprune.search.knobs.space import list_spaces, load_space
 
 COMMANDS = ("search", "front", "compare", "apply", "evaluate", "convert", "spaces", "ui")
 HEAVY = ("torch", "ray", "mlflow", "lmms_eval", "transformers", "optuna", "datasets")
@@ -122,7 +122,7 @@ def _raise_from_spaces(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("autoprune.search.space.list_spaces", fail)
+    monkeypatch.setattr("autoprune.search.knobs.space.list_spaces", fail)
 
 
 @pytest.mark.parametrize("name", list_spaces())

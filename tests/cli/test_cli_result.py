@@ -13,10 +13,10 @@ import pytest
 from autoprune.cli.main import run
 from autoprune.cli.result import comparison, rung_lines, verdicts
 from autoprune.errors import StoppedError
+from autoprune.search.knobs.space import load_space
 from autoprune.search.listener import SearchListener
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.search.space import load_space
-from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import RungRecord, SearchSummary
 
 POINT_KEYS = {

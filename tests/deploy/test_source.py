@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from search.test_decode import CONTEXT
+from support.decoding import CONTEXT
 
 from autoprune.deploy.apply import apply_kept, rebuild
 from autoprune.deploy.card import Dense, Facts, card_files
@@ -21,10 +21,10 @@ from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.pipeline.candidate import Candidate
 from autoprune.pruning.plan import LayerPlan, PruningPlan
 from autoprune.recovery.recipe import RecoveryRecipe
-from autoprune.search.bench import TrialWork
+from autoprune.search.knobs.space import load_space
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.search.space import load_space
-from autoprune.search.store import SearchStore, search_dir
+from autoprune.search.trial.bench import TrialWork
 from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
 from autoprune.zoo import build_config
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.search.space import load_space
+from autoprune.search.knobs.space import load_space
 from experiments.search_quality.analyse import again, paired, verdict
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import picked

@@ -9,7 +9,6 @@ from support.confirmed import finished_search
 
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import paired_difference
-from autoprune.search.area import difference, stairs
 from autoprune.search.compare import (
     Finished,
     compare_searches,
@@ -17,8 +16,9 @@ from autoprune.search.compare import (
     read_finished,
     shared_sizes,
 )
-from autoprune.search.confirm import scatter
-from autoprune.search.store import SearchStore
+from autoprune.search.fronts.area import difference, stairs
+from autoprune.search.fronts.confirm import scatter
+from autoprune.search.records.store import SearchStore
 from autoprune.tracking.comparison import Comparison
 
 FOUND = {0.4: 0.6, 0.5: 0.75, 0.6: 0.9}

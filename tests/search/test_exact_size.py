@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.decoding import CONTEXT, importance
 from support.shapes import shape_config
-from test_decode import CONTEXT, importance
 
 from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
 from autoprune.pruning.allocation import reachable
@@ -19,8 +19,8 @@ from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.rescore import part_way
 from autoprune.pruning.scores import Importance
-from autoprune.search.decode import DecodeContext, decode, unit_scores
-from autoprune.search.space import Choice, Space, Value, list_spaces, load_space
+from autoprune.search.candidates.decode import DecodeContext, decode, unit_scores
+from autoprune.search.knobs.space import Choice, Space, Value, list_spaces, load_space
 
 
 def toy(layers: int, heads: int, groups: int, channels: int, outside: int) -> BackboneSpec:

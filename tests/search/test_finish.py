@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from support.confirmed import CHANCES, DrawnPool, draw_answers, finished_search, full_record
-from test_decode import CONTEXT
+from support.decoding import CONTEXT
 
 from autoprune.data.fractions import nested_fraction
 from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.pruning.layout import layout_of
 from autoprune.recovery.schedule import SampleOrder
-from autoprune.search.bench import TrialBench, TrialWork
-from autoprune.search.decode import decode
+from autoprune.search.candidates.decode import decode
 from autoprune.search.finish import DENSE, Ending, Rerun, finish
-from autoprune.search.pool import Failure
+from autoprune.search.knobs.space import load_space
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.search.space import load_space
-from autoprune.search.store import SearchStore, search_dir
+from autoprune.search.trial.bench import TrialBench, TrialWork
+from autoprune.search.workers.pool import Failure
 from autoprune.tracking.records import Budget, Dense
 
 

@@ -15,18 +15,18 @@ from typing import Any
 
 import psutil
 import pytest
-from search_toy import ToyProblem, ToyWork, write_space
+from support.search_toy import ToyProblem, ToyWork, write_space
 
 from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.search.driver import run_search
 from autoprune.search.listener import SearchListener
-from autoprune.search.session import RaySession
+from autoprune.search.records.stages import Forecast
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.search.stages import Forecast
-from autoprune.search.store import SearchStore, search_dir
+from autoprune.search.workers.session import RaySession
 from autoprune.tracking.records import TrialRecord
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def settings(home: Path, **values: Any) -> SearchSettings:
@@ -194,8 +194,8 @@ def test_a_ray_address_that_does_not_answer(address: str, text: str, tmp_path: P
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
-from search_toy import ToyProblem, ToyWork
+sys.path.insert(0, {tests!r})
+from support.search_toy import ToyProblem, ToyWork
 from autoprune.errors import AutoPruneError
 from autoprune.search.driver import run_search
 from autoprune.search.settings import make_settings
@@ -213,7 +213,7 @@ except AutoPruneError as error:
 
 def start(home: Path, track: bool = False) -> subprocess.Popen[str]:
     write_space(home)
-    code = DRIVER.format(here=str(HERE), home=str(home), track=track)
+    code = DRIVER.format(tests=str(TESTS), home=str(home), track=track)
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,

@@ -10,8 +10,8 @@ import numpy as np
 
 from autoprune.evaluation.scores import TaskScore, TaskScores
 from autoprune.search.finish import Ending, Rerun, finish
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.search.store import SearchStore, search_dir
 from autoprune.tracking.records import Budget, Dense, StageRecord, TrialRecord
 
 TOOK = {"prepare": 40.0, "trials": 70.0, "confirm": 25.0}

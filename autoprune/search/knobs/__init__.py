@@ -1,0 +1,1 @@
+"""The knob space as it is written: its knobs, its cells, and the rules between them."""

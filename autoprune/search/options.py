@@ -1,0 +1,54 @@
+"""How a setting is called on the command line, and the line that refuses its value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from autoprune.cost.budget import BYTES
+from autoprune.errors import AutoPruneError
+
+
+def flag(field: str) -> str:
+    """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
+    # The one option that is given once a value.
+    names = {"budgets": "budget", "warm_baselines": "baselines"}
+    return "--" + names.get(field, field.replace("_", "-"))
+
+
+def problem_line(option: str, problem: Mapping[str, Any]) -> str:
+    """Return what pydantic found wrong with an option's value in a line that says the mend.
+
+    Args:
+        option: as it is typed.
+        problem: one of ``ValidationError.errors()``.
+    """
+    value, kind = problem["input"], problem["type"]
+    for wanted, (what, such) in _NUMBERS.items():
+        if kind.startswith(wanted):
+            return f"{option} {value!r} is not {what}: give one such as {such}"
+    if kind == "greater_than_equal":
+        least = problem["ctx"]["ge"]
+        return f"{option} {value} is not {least:g} or more: give such a number"
+    return f"{option} {value!r}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+_NUMBERS = {"int_": ("a whole number", "8"), "float_": ("a number", "0.5")}
+"""How pydantic's types of problems begin, what was wanted, and an example."""
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """Return the bytes that ``text`` (``512MiB``, ``4GiB``) means.
+
+    Raises:
+        AutoPruneError: for anything else; names ``option``.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", text)
+    try:
+        size = float(match.group(1)) * BYTES[match.group(2)] if match else -1.0
+    except (KeyError, ValueError):
+        size = -1.0
+    if size < 0:
+        raise AutoPruneError(f"{option} {text!r} is not a size: write it like 512MiB or 4GiB")
+    return int(size)

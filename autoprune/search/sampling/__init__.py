@@ -1,0 +1,1 @@
+"""What proposes knobs: the samplers, and moves from the front's members."""

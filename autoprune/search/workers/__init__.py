@@ -1,0 +1,1 @@
+"""Worker processes on Ray: the session, what they share, a trial, and other work."""

@@ -1,0 +1,87 @@
+"""What a search is said to take: stopping, speed, stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.families import CASES
+from support.search_toy import ToyProblem
+
+from autoprune.models.families import text_config
+from autoprune.models.shape import meta_model, spec_of
+from autoprune.resources import Resources
+from autoprune.search.knobs.space import load_space
+from autoprune.search.problem import preparation
+from autoprune.search.records.stages import Forecast, Stages
+from autoprune.search.records.store import SearchStore, search_dir
+from autoprune.search.settings import make_settings
+from autoprune.search.trial.forecast import mark, set_mark
+from autoprune.search.trial.speed import measure_speeds, one_layer
+
+HYBRID = load_space("hybrid")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_family_can_be_timed_narrowed(name: str) -> None:
+    config = CASES[name].config()
+    text = text_config(config)
+    spec = spec_of(meta_model(config))
+    narrow = one_layer(text, 0.5)
+    assert narrow.num_hidden_layers == 1
+    assert narrow.intermediate_size == round(0.5 * text.intermediate_size)
+    found = measure_speeds(
+        config, spec, 16, Resources(), share=0.5, scopes=["full", "lora", "none"], batch=2
+    )
+    assert all(0 < speed.forward < 1e-3 and speed.training > 0 for speed in found.values())
+    assert found["none"].training == found["none"].forward
+
+
+def test_preparation_is_known_to_be_there(tmp_path: Path) -> None:
+    settings = make_settings({"home": tmp_path})
+    wanted = preparation(settings)
+    assert not mark(settings, wanted).is_file()
+    set_mark(settings, wanted)
+    assert mark(settings, wanted).is_file()
+    other = make_settings({"home": tmp_path, "search_samples": 10})
+    assert not mark(other, preparation(other)).is_file()
+
+
+def test_stages_are_counted_over_sessions(tmp_path: Path) -> None:
+    now = [0.0]
+    store = SearchStore(search_dir(tmp_path, "toy"))
+    store.open(make_settings({"name": "toy", "home": tmp_path}))
+
+    def session(trials: int) -> Stages:
+        return Stages(store, trials, clock=lambda: now[0])
+
+    def count(stages: Stages, name: str, seconds: float) -> None:
+        with stages.stage(name):
+            now[0] += seconds
+
+    first = session(12)
+    assert first.fresh
+    first.expect({"prepare": 5.0, "trials": 100.0, "confirm": 50.0})
+    count(first, "prepare", 6.0)
+
+    def interrupted() -> None:
+        with first.stage("trials"):
+            now[0] += 30.0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    second = session(12)
+    assert not second.fresh
+    for name, seconds in (("prepare", 1.0), ("trials", 80.0), ("confirm", 40.0)):
+        count(second, name, seconds)
+    found = {record.stage: (record.forecast, record.seconds) for record in second.records()}
+    assert found == {"prepare": (5.0, 7.0), "trials": (100.0, 110.0), "confirm": (50.0, 40.0)}
+    # A search that has grown was not forecast.
+    assert {record.forecast for record in session(24).records()} == {None}
+
+
+def test_forecast_sums_its_stages() -> None:
+    expected = Forecast(1.0, 20.0, 300.0, disk=0, runs=1, tokens=1)
+    assert expected.seconds == sum(expected.stages.values()) == 321.0
+    assert ToyProblem().forecast(make_settings({}), HYBRID) is None
