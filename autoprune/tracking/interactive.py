@@ -116,20 +116,16 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
     left = left_end(summary, records) / divisor
     limit = summary.size(summary.budget) / divisor
     right, far = right_end(left, limit, summary.size(dense) / divisor)
+    note = ""
     if far:
-        figure.add_annotation(
-            x=1,
-            xref="paper",
-            y=1.0,
-            yshift=-14,
-            xanchor="right",
-            showarrow=False,
-            text=f"dense {summary.size(dense):,} → (double-click to zoom out)",
-        )
+        note = f"dense {summary.size(dense):,} lies to the right: double-click to see it"
     figure.add_hline(y=1.0, line={"color": INK, "dash": "dot", "width": 1})
     figure.update_layout(
         template="plotly_white",
-        title=f"{escape(summary.name)}: {what} against retention",
+        title={
+            "text": f"{escape(summary.name)}: {what} against retention",
+            "subtitle": {"text": note},
+        },
         xaxis={
             "title": title,
             "tickformat": tick,
