@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.decoding import CONTEXT, importance
+from support.decoding import CONTEXT, importance, toy
 from support.shapes import shape_config
 
-from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
+from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.pruning.allocation import reachable
 from autoprune.pruning.depth import sublayer_params
 from autoprune.pruning.knobs import Allocation
@@ -21,23 +21,6 @@ from autoprune.pruning.rescore import part_way
 from autoprune.pruning.scores import Importance
 from autoprune.search.candidates.decode import DecodeContext, decode, unit_scores
 from autoprune.search.knobs.space import Choice, Space, Value, list_spaces, load_space
-
-
-def toy(layers: int, heads: int, groups: int, channels: int, outside: int) -> BackboneSpec:
-    return BackboneSpec(
-        model_type="llama",
-        hidden_size=32,
-        head_dim=8,
-        layers=(LayerShape(heads, groups, channels),) * layers,
-        head_params=512,
-        kv_head_params=512,
-        channel_params=96,
-        attention_fixed_params=0,
-        mlp_fixed_params=0,
-        layer_fixed_params=64,
-        outside_params=outside,
-    )
-
 
 SHAPES = {
     "heads with keys of their own": toy(6, 4, 4, 64, 9_000),

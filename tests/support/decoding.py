@@ -9,19 +9,26 @@ from autoprune.pruning.scores import Importance
 from autoprune.search.candidates.decode import DecodeContext
 
 LAYERS, GROUPS, CHANNELS = 8, 4, 48
-SPEC = BackboneSpec(
-    model_type="llama",
-    hidden_size=32,
-    head_dim=8,
-    layers=(LayerShape(2 * GROUPS, GROUPS, CHANNELS),) * LAYERS,
-    head_params=512,
-    kv_head_params=512,
-    channel_params=96,
-    attention_fixed_params=0,
-    mlp_fixed_params=0,
-    layer_fixed_params=64,
-    outside_params=9000,
-)
+
+
+def toy(layers: int, heads: int, groups: int, channels: int, outside: int) -> BackboneSpec:
+    """Return a Llama backbone of equal layers, 32 wide."""
+    return BackboneSpec(
+        model_type="llama",
+        hidden_size=32,
+        head_dim=8,
+        layers=(LayerShape(heads, groups, channels),) * layers,
+        head_params=512,
+        kv_head_params=512,
+        channel_params=96,
+        attention_fixed_params=0,
+        mlp_fixed_params=0,
+        layer_fixed_params=64,
+        outside_params=outside,
+    )
+
+
+SPEC = toy(LAYERS, 2 * GROUPS, GROUPS, CHANNELS, outside=9000)
 TOTAL = SPEC.total_params
 LARGEST_UNIT = max(SPEC.attention_group_params, SPEC.channel_params, SPEC.head_params * GROUPS)
 

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.decoding import SPEC, toy
 from support.shapes import shape_config
 
 from autoprune.errors import AutoPruneError
-from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
+from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.search.candidates.narrow import Narrowed, narrow
 from autoprune.search.knobs.grid import cells
 from autoprune.search.knobs.space import load_space, parse_space
 from autoprune.search.settings import make_settings
 from autoprune.search.starts.baselines import known, starts
 
-SPEC = BackboneSpec(
-    model_type="llama",
-    hidden_size=32,
-    head_dim=8,
-    layers=(LayerShape(8, 4, 48),) * 8,
-    head_params=512,
-    kv_head_params=512,
-    channel_params=96,
-    attention_fixed_params=0,
-    mlp_fixed_params=0,
-    layer_fixed_params=64,
-    outside_params=9000,
-)
-MHA = replace(SPEC, layers=(LayerShape(4, 4, 48),) * 8)
+MHA = toy(8, 4, 4, 48, outside=9000)
 
 
 def narrowed(
