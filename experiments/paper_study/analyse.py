@@ -6,7 +6,6 @@ python -m experiments.paper_study.analyse
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,22 +16,19 @@ from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
 from experiments.cells import Row
 from experiments.claims import Claim, difference, holm
-from experiments.paper_study.findings import Finding, findings, percent
+from experiments.pages import into
+from experiments.paper_study.findings import Finding, findings
 from experiments.paper_study.grid import (
-    CUTS,
-    DATA,
     DENSE,
     EQUAL_PASSES,
     HERE,
-    NONE,
     RECOVERIES,
     ROWS,
-    SEEDS,
     SIZES,
-    STUDY_AXES,
     VARIANTS,
     knobs_of,
 )
+from experiments.paper_study.page import page
 from experiments.paper_study.plot import draw
 from experiments.paper_study.scores import (
     Config,
@@ -174,71 +170,6 @@ def write_csv(path: Path, table: Table) -> None:
         writer.writerows(table)
 
 
-def size_table(table: Table, variant: str, data: float) -> str:
-    """Return retention by recovery, axis and size as Markdown, in percent; "" without rows."""
-    rows = [r for r in table if r["variant"] == variant and r["data"] in (0.0, data)]
-    cells = {(r["recovery"], r["axis"], r["size"]): _interval(r) for r in rows}
-    places = [(axis, size) for axis in CUTS for size in SIZES]
-    there = {r["recovery"] for r in rows if r["data"] == data}
-    if not there:
-        return ""
-    places = [p for p in places if any((recovery, *p) in cells for recovery in RECOVERIES)]
-    head = " | ".join(f"{axis} {percent(size)}" for axis, size in places)
-    lines = [
-        f"{variant}, {percent(data)} of the data",
-        "",
-        f"| recovery | {head} |",
-        "|---" * (len(places) + 1) + "|",
-    ]
-    for recovery in RECOVERIES:
-        if recovery in there or (recovery == NONE and variant == VARIANTS[0]):
-            shown = " | ".join(cells.get((recovery, *place), "–") for place in places)
-            lines.append(f"| {recovery} | {shown} |")
-    return "\n".join(lines)
-
-
-def recommended_table(table: Table) -> str:
-    """Return retention of the recommended recovery by data and variant as Markdown, in percent."""
-    lines = [
-        f"| SFT + L2 | {' | '.join(f'{percent(size)} removed' for size in SIZES)} |",
-        "|---" * (len(SIZES) + 1) + "|",
-    ]
-    for axis, variant, data in itertools.product(STUDY_AXES, VARIANTS, DATA):
-        found = {
-            r["size"]: r
-            for r in table
-            if (r["axis"], r["variant"], r["data"]) == (axis, variant, data)
-            and r["recovery"] == "SFT + L2"
-        }
-        if found:
-            first = next(iter(found.values()))
-            name = f"{axis}, {variant}: {percent(first['unique'])}, {first['passes']:,} passes"
-            shown = [_interval(found[size]) if size in found else "–" for size in SIZES]
-            lines.append(f"| {name} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    """Return retention with half its interval, in percent, and the seeds where some are missing."""
-    half = (row["high"] - row["low"]) / 2
-    whole = row["recovery"] == NONE or row["seeds"] == len(SEEDS)
-    seeds = "" if whole else f" ({row['seeds']})"
-    return f"{100 * row['retention']:.1f} ± {100 * half:.1f}{seeds}"
-
-
-def findings_table(table: Table) -> str:
-    """Return the findings as Markdown, in points."""
-    lines = ["| finding | verdict | difference, points (95 %) | p, Holm |", "|---|---|---|---|"]
-    for row in table:
-        margin = f" [margin {100 * row['margin']:.0f}]" if row["margin"] else ""
-        lines.append(
-            f"| {row['finding']} | {row['verdict']} | "
-            f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} … {100 * row['high']:+.1f})"
-            f"{margin} | {row['p_holm']:.2g} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     rows, scores, dense = read(ROWS, DENSE)
     table = configurations(scores, dense, rows)
@@ -247,10 +178,7 @@ def main() -> None:
     write_csv(HERE / "findings.csv", verdicts)
     best = best_of_grid(table, rows)
     (HERE / "best_of_grid.json").write_text(json.dumps(best, indent=1) + "\n")
-    for variant, data in itertools.product(VARIANTS, DATA):
-        print(size_table(table, variant, data), end="\n\n")
-    print(recommended_table(table), end="\n\n")
-    print(findings_table(verdicts), end="\n\n")
+    into(HERE / "README.md", page(table, verdicts, best))
     print("not tested, rows are missing:", ", ".join(missing) or "none")
     draw(table, verdicts, HERE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from experiments.pages import into
 from experiments.pages import table as pages_table
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import TARGETS
-from experiments.search_quality.measures import at, cost_of, curve, enqueued, started, volume
+from experiments.search_quality.measures import at, curve
+from experiments.search_quality.targets import difference, final, ideal, targets, text
 
 matplotlib.use("Agg")
 HERE = Path(__file__).parent
@@ -33,44 +33,6 @@ def by_arm(rows: dict[str, Row]) -> dict[str, dict[int, Row]]:
     return found
 
 
-def paired(
-    a: dict[int, Row], b: dict[int, Row], value: Callable[[Row], float | None]
-) -> tuple[float, float, float, int]:
-    """Return the mean difference over the seeds that both have, its interval, and their number."""
-    gaps = []
-    for seed in sorted(set(a) & set(b)):
-        one, other = value(a[seed]), value(b[seed])
-        if one is not None and other is not None:
-            gaps.append(one - other)
-    return (*mean_interval(gaps), len(gaps)) if gaps else (np.nan, np.nan, np.nan, 0)
-
-
-def final(row: Row) -> float:
-    """Return the hypervolume at the end of the budget."""
-    return volume(row["trials"], float("inf"))
-
-
-def text(values: Sequence[float], digits: int = 3) -> str:
-    """Return ``mean (low … high)``."""
-    mean, low, high = mean_interval(list(values))
-    if len(values) < 2:
-        return f"{mean:.{digits}f} (one search)"
-    return f"{mean:.{digits}f} ({low:.{digits}f} … {high:.{digits}f})"
-
-
-def ideal() -> float:
-    """Return the hypervolume of all ability at the smallest size that is searched.
-
-    All dense models here have the embedded one's shape.
-    """
-    from autoprune.pipeline.prepare import inspect
-    from experiments.search_quality.loop import SMALLEST
-
-    spec = inspect("embedded").spec
-    kept = spec.outside_params + (1 - SMALLEST) * spec.backbone_params
-    return 1 - kept / spec.total_params
-
-
 def table(arms: dict[str, dict[int, Row]]) -> list[dict[str, Any]]:
     """Return one row an arm."""
     rows = []
@@ -82,75 +44,10 @@ def table(arms: dict[str, dict[int, Row]]) -> list[dict[str, Any]]:
         for target in TARGETS:
             kept = [v for s in searches if (v := at(s["trials"], target)) is not None]
             row[f"R at {target:.0%}"] = text(kept)
-        if name != "full":
-            mean, low, high, pairs = paired(arms["full"], seeds, final)
-            row["full minus it"] = f"{mean:+.4f}"
-            if pairs > 1:
-                row["full minus it"] += f" ({low:+.4f} … {high:+.4f})"
+        row["minus random"] = "" if name == "random" else difference(seeds, arms.get("random", {}))
+        row["full minus it"] = "" if name == "full" else difference(arms["full"], seeds)
         rows.append(row)
     return rows
-
-
-def targets(arms: dict[str, dict[int, Row]]) -> list[tuple[str, str, str]]:
-    """Return the issue's targets: what was asked, what was measured, whether it is met."""
-    out = []
-    best, full = ideal(), arms["full"]
-    if "random" in arms:
-        gaps = [best - final(arms["random"][s]) for s in full if s in arms["random"]]
-        gains = [final(full[s]) - final(arms["random"][s]) for s in full if s in arms["random"]]
-        closed = [gain / np.mean(gaps) for gain in gains]
-        mean, low, _ = mean_interval(closed)
-        out.append(
-            ("gap to the ideal closed, at least 0.30", text(closed, 2), verdict(mean, low, 0.3))
-        )
-        shares = []
-        for seed in sorted(set(full) & set(arms["random"])):
-            goal = final(arms["random"][seed])
-            cost = cost_of(full[seed]["trials"], lambda v, goal=goal: v >= goal)
-            ready = full[seed]["prepared"]
-            shares.append(((cost or np.inf) + ready) / (full[seed]["budget"] + ready))
-        mean, low, high = mean_interval([min(s, 1.0) for s in shares])
-        out.append(
-            (
-                "cost at which random's last hypervolume is reached, at most 0.50 of all of it",
-                text([min(s, 1.0) for s in shares], 2),
-                verdict(-mean, -high, -0.5),
-            )
-        )
-    if "no-fidelity" in arms:
-        other, ratios, behind = arms["no-fidelity"], [], []
-        for seed in sorted(set(full) & set(other)):
-            start = started(other[seed]["trials"])
-            goal = start + 0.95 * (final(other[seed]) - start)
-            cost = cost_of(full[seed]["trials"], lambda v, goal=goal: v >= goal)
-            theirs = cost_of(other[seed]["trials"], lambda v, goal=goal: v >= goal)
-            if theirs is not None:
-                ready = full[seed]["prepared"]
-                ratios.append(min(((cost or np.inf) + ready) / (theirs + ready), 2.0))
-                first = enqueued(other[seed]["trials"])
-                if theirs > first:
-                    mine = (cost or np.inf) - enqueued(full[seed]["trials"])
-                    behind.append(min(mine / (theirs - first), 2.0))
-        mean, low, high = mean_interval(ratios)
-        out.append(
-            (
-                "cost of 95 % of the gain, of what it costs at full fidelity, at most 0.50",
-                text(ratios, 2),
-                verdict(-mean, -high, -0.5),
-            )
-        )
-        if behind:
-            mean, low, high = mean_interval(behind)
-            asked = "the same, counted from the end of the enqueued trials, which both run in full"
-            out.append((asked, text(behind, 2), verdict(-mean, -high, -0.5)))
-    return out
-
-
-def verdict(mean: float, low: float, wanted: float) -> str:
-    """Say whether a target is met, with what certainty."""
-    if low >= wanted:
-        return "met"
-    return "met in the mean, not shown" if mean >= wanted else "missed"
 
 
 def again(rows: dict[str, Row]) -> list[dict[str, Any]]:

@@ -69,4 +69,8 @@ ARMS: dict[str, Arm] = {
     "no-baselines": Arm("without warm baselines", {"warm_baselines": False}),
     "no-refinement": Arm("without refinement", {"refine": 0.0}),
     "gp": Arm("gp for tpe", {"sampler": "gp"}),
+    "random-halving": Arm(
+        "random search with multi-fidelity",
+        {**_BARE, "sampler": "random", "early_stopping": True},
+    ),
 }

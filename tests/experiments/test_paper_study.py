@@ -18,9 +18,12 @@ from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.scores import Importance
 from experiments.cells import pack_scores, run_cells
 from experiments.paper_study.analyse import best_of_grid, configurations, judged
+from experiments.paper_study.findings import findings
 from experiments.paper_study.grid import (
     CUTS,
+    DENSE,
     RECOVERIES,
+    ROWS,
     SEEDS,
     SIZES,
     STUDY_AXES,
@@ -30,6 +33,7 @@ from experiments.paper_study.grid import (
     report_cells,
     sizes_of,
 )
+from experiments.paper_study.page import STATEMENTS, statements_table
 from experiments.paper_study.run import best_scales, candidate_of
 from experiments.paper_study.scores import mixed, read
 
@@ -204,3 +208,31 @@ def test_verdicts_follow_the_rows(tmp_path: Path) -> None:
     assert best["0.3 at most 800 passes"]["passes"] <= 800
     assert len(best["0.45 any"]["answers"]) == 3
     assert {"0.3 any", "0.45 any", "0.6 any"} <= set(best)
+
+
+def test_every_finding_stands_under_a_statement() -> None:
+    """Where all rows are there, nothing that is tested is left out of the page, nor twice in it."""
+    rows, scores, dense = read(ROWS, DENSE)
+    tested, missing = findings(scores)
+    stated = [name for statement in STATEMENTS for name, _ in statement.tested]
+    assert sorted(stated) == sorted([*(f.name for f in tested), *missing])
+
+
+def test_verdicts_are_told_apart() -> None:
+    def row(name: str, verdict: str) -> dict[str, Any]:
+        return {
+            "finding": name,
+            "verdict": verdict,
+            "difference": 0.01,
+            "low": -0.005,
+            "high": 0.03,
+        }
+
+    lines = statements_table(
+        [row("6 SFT + reverse KL over SFT, at all sizes", "holds")]
+        + [row("6 SFT + L2 + reverse KL over SFT + L2, at all sizes", "undecided")]
+    ).splitlines()
+    assert "| 1. Without recovery width keeps more than depth | not measured |" in lines[2]
+    (six,) = [line for line in lines if line.startswith("| 6.")]
+    assert "**holds**: to SFT; **undecided**: to SFT + L2" in six
+    assert "to SFT +1.0 (-0.5 … +3.0); to SFT + L2 +1.0" in six

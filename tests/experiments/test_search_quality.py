@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from autoprune.search.knobs.space import load_space
-from experiments.search_quality.analyse import again, paired, verdict
+from experiments.search_quality.analyse import again
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import picked
 from experiments.search_quality.measures import (
@@ -19,6 +18,16 @@ from experiments.search_quality.measures import (
     front,
     started,
     volume,
+)
+from experiments.search_quality.targets import (
+    MOST,
+    closed,
+    difference,
+    final,
+    ideal,
+    of_gain,
+    reached,
+    verdict,
 )
 
 
@@ -81,11 +90,40 @@ def test_searches_are_the_unit() -> None:
     assert full["searches"] == 3
     assert full["R"].startswith("0.911 (0.886 … 0.935")
     assert random["full minus it"] == "+0.100 (+0.100 … +0.100)"
-    mean, low, high, seeds = paired(
-        {0: {"v": 1.0}, 1: {"v": 2.0}}, {1: {"v": 0.5}}, lambda r: r["v"]
-    )
-    assert (mean, seeds) == (1.5, 1)
-    assert np.isnan([low, high]).all()
+
+
+def search(*trials: dict[str, Any]) -> dict[str, Any]:
+    return {"trials": list(trials), "prepared": 1.0, "budget": 9.0}
+
+
+EARLY = search(
+    trial(0.7, 0.5, 0.5, 2.0, "uniform"), trial(0.5, 0.8, 0.8, 4.0), trial(0.6, 0.1, 0.1, 9.0)
+)
+LATE = search(
+    trial(0.7, 0.5, 0.5, 3.0, "uniform"), trial(0.5, 0.6, 0.6, 5.0), trial(0.5, 0.8, 0.8, 8.0)
+)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    assert difference({0: EARLY, 1: EARLY}, {1: LATE}) == "+0.0000"
+    assert difference({0: EARLY}, {1: LATE}) == ""
+    worse = search(trial(0.5, 0.6, 0.6, 5.0))
+    assert difference({0: EARLY, 1: EARLY}, {0: worse, 1: worse}) == "+0.1000 (+0.1000 … +0.1000)"
+
+
+def test_costs_are_shares_of_the_others() -> None:
+    assert reached({0: EARLY}, {0: LATE}) == [(4 + 1) / (9 + 1)]
+    whole, behind = of_gain({0: EARLY}, {0: LATE})
+    assert whole == [(4 + 1) / (8 + 1)]
+    assert behind == [(4 - 2) / (8 - 3)]
+    # A tenth of the gain is there with the first trial that is not enqueued.
+    assert of_gain({0: EARLY}, {0: LATE}, 0.1)[0] == [(4 + 1) / (5 + 1)]
+    never = search(trial(0.7, 0.5, 0.5, 2.0, "uniform"))
+    assert of_gain({0: never}, {0: LATE}) == ([MOST], [MOST])
+    assert reached({0: never}, {0: LATE}) == [1.0]
+    gap = ideal() - final(LATE)
+    better = search(trial(0.4, 0.8, 0.8, 1.0))
+    assert closed({0: better}, {0: LATE}) == [pytest.approx((final(better) - final(LATE)) / gap)]
 
 
 @pytest.mark.parametrize(
