@@ -212,7 +212,7 @@ def test_verdicts_follow_the_rows(tmp_path: Path) -> None:
 
 def test_every_finding_stands_under_a_statement() -> None:
     """Where all rows are there, nothing that is tested is left out of the page, nor twice in it."""
-    rows, scores, dense = read(ROWS, DENSE)
+    scores = read(ROWS, DENSE)[1]
     tested, missing = findings(scores)
     stated = [name for statement in STATEMENTS for name, _ in statement.tested]
     assert sorted(stated) == sorted([*(f.name for f in tested), *missing])
@@ -220,18 +220,16 @@ def test_every_finding_stands_under_a_statement() -> None:
 
 def test_verdicts_are_told_apart() -> None:
     def row(name: str, verdict: str) -> dict[str, Any]:
-        return {
-            "finding": name,
-            "verdict": verdict,
-            "difference": 0.01,
-            "low": -0.005,
-            "high": 0.03,
-        }
+        numbers = {"difference": 0.01, "low": -0.005, "high": 0.03}
+        return {"finding": name, "verdict": verdict, **numbers}
 
-    lines = statements_table(
-        [row("6 SFT + reverse KL over SFT, at all sizes", "holds")]
-        + [row("6 SFT + L2 + reverse KL over SFT + L2, at all sizes", "undecided")]
-    ).splitlines()
+    table = statements_table(
+        [
+            row("6 SFT + reverse KL over SFT, at all sizes", "holds"),
+            row("6 SFT + L2 + reverse KL over SFT + L2, at all sizes", "undecided"),
+        ]
+    )
+    lines = table.splitlines()
     assert "| 1. Without recovery width keeps more than depth | not measured |" in lines[2]
     (six,) = [line for line in lines if line.startswith("| 6.")]
     assert "**holds**: to SFT; **undecided**: to SFT + L2" in six
