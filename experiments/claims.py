@@ -81,3 +81,31 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
         return float(x.mean()), float("nan"), float("nan")
     half = float(student.ppf(0.5 + level / 2, len(x) - 1)) * float(x.std(ddof=1)) / len(x) ** 0.5
     return float(x.mean()), float(x.mean()) - half, float(x.mean()) + half
+
+
+def of_seeds(gaps: Sequence[float]) -> Claim:
+    """Return the mean of paired differences, one a seed, as a claim by Student's paired test.
+
+    With one difference interval and p are nan.
+    """
+    from scipy.stats import t as student
+
+    x, p = np.asarray(gaps, dtype=np.float64), float("nan")
+    if len(x) > 1:
+        error = float(x.std(ddof=1)) / len(x) ** 0.5
+        p = float(2 * student.sf(abs(x.mean()) / error, len(x) - 1)) if error else 0.0
+    return Claim(*mean_interval(gaps), p)
+
+
+def claim_text(claim: Claim, digits: int) -> str:
+    """Return ``+mean (+low … +high)``; the mean alone where there is no interval."""
+    text = f"{claim.mean:+.{digits}f}"
+    if np.isnan(claim.low):
+        return text
+    return f"{text} ({claim.low:+.{digits}f} … {claim.high:+.{digits}f})"
+
+
+def adjusted_text(claims: Mapping[str, Claim]) -> dict[str, str]:
+    """Return Holm's p over those claims that have one, as text; "" for the others."""
+    adjusted = holm({name: c.p for name, c in claims.items() if not np.isnan(c.p)})
+    return {name: f"{adjusted[name]:.2g}" if name in adjusted else "" for name in claims}

@@ -10,13 +10,13 @@ import matplotlib
 import numpy as np
 
 from experiments.cells import Row, by, read_rows
-from experiments.claims import mean_interval
+from experiments.claims import adjusted_text, claim_text, of_seeds
 from experiments.pages import into
 from experiments.pages import table as pages_table
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import TARGETS
 from experiments.search_quality.measures import at, curve
-from experiments.search_quality.targets import difference, final, ideal, targets, text
+from experiments.search_quality.targets import Seeds, difference, final, ideal, targets, text
 
 matplotlib.use("Agg")
 HERE = Path(__file__).parent
@@ -33,8 +33,12 @@ def by_arm(rows: dict[str, Row]) -> dict[str, dict[int, Row]]:
     return found
 
 
-def table(arms: dict[str, dict[int, Row]]) -> list[dict[str, Any]]:
+def table(arms: dict[str, Seeds]) -> list[dict[str, Any]]:
     """Return one row an arm."""
+    full, random = arms["full"], arms.get("random", {})
+    behind = {name: difference(full, seeds) for name, seeds in arms.items() if name != "full"}
+    claims = {name: claim for name, claim in behind.items() if claim is not None}
+    adjusted = adjusted_text(claims)
     rows = []
     for name, seeds in arms.items():
         searches = list(seeds.values())
@@ -44,8 +48,10 @@ def table(arms: dict[str, dict[int, Row]]) -> list[dict[str, Any]]:
         for target in TARGETS:
             kept = [v for s in searches if (v := at(s["trials"], target)) is not None]
             row[f"R at {target:.0%}"] = text(kept)
-        row["minus random"] = "" if name == "random" else difference(seeds, arms.get("random", {}))
-        row["full minus it"] = "" if name == "full" else difference(arms["full"], seeds)
+        ahead = difference(seeds, random) if name != "random" else None
+        row["minus random"] = "" if ahead is None else claim_text(ahead, 4)
+        row["full minus it"] = claim_text(claims[name], 4) if name in claims else ""
+        row["p, Holm"] = adjusted.get(name, "")
         rows.append(row)
     return rows
 
@@ -59,6 +65,13 @@ def again(rows: dict[str, Row]) -> list[dict[str, Any]]:
     for (target, arm, seed), group in by(rows.values(), "target", "arm", "search_seed").items():
         value = float(np.mean([row["report"] for row in group]))
         found.setdefault((target, arm), {})[seed] = value
+    claims = {}
+    for (target, arm), values in found.items():
+        full = found.get((target, "full"), {})
+        gaps = [full[seed] - value for seed, value in values.items() if seed in full]
+        if arm != "full" and gaps:
+            claims[f"{target:g} {arm}"] = of_seeds(gaps)
+    adjusted = adjusted_text(claims)
     out = []
     for (target, arm), values in sorted(found.items()):
         row: dict[str, Any] = {
@@ -67,11 +80,9 @@ def again(rows: dict[str, Row]) -> list[dict[str, Any]]:
             "searches": len(values),
             "R": text(list(values.values())),
         }
-        full = found.get((target, "full"), {})
-        gaps = [full[seed] - value for seed, value in values.items() if seed in full]
-        if arm != "full" and gaps:
-            mean, low, high = mean_interval(gaps)
-            row["full minus it"] = f"{mean:+.3f} ({low:+.3f} … {high:+.3f})"
+        if (name := f"{target:g} {arm}") in claims:
+            row["full minus it"] = claim_text(claims[name], 3)
+            row["p, Holm"] = adjusted[name]
         out.append(row)
     return out
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from experiments.cells import Row
-from experiments.claims import mean_interval
+from experiments.claims import Claim, mean_interval, of_seeds
 from experiments.search_quality.measures import cost_of, enqueued, started, volume
 
 Seeds = dict[int, Row]
@@ -43,13 +43,10 @@ def ideal() -> float:
     return 1 - kept / spec.total_params
 
 
-def difference(a: Seeds, b: Seeds) -> str:
-    """Return the mean difference of the last hypervolumes over the seeds both have."""
+def difference(a: Seeds, b: Seeds) -> Claim | None:
+    """Return the difference of the last hypervolumes over the seeds both have; None: no seed."""
     gaps = [final(a[seed]) - final(b[seed]) for seed in sorted(set(a) & set(b))]
-    if not gaps:
-        return ""
-    mean, low, high = mean_interval(gaps)
-    return f"{mean:+.4f}" + (f" ({low:+.4f} … {high:+.4f})" if len(gaps) > 1 else "")
+    return of_seeds(gaps) if gaps else None
 
 
 def targets(arms: dict[str, Seeds]) -> list[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from autoprune.search.knobs.space import load_space
+from experiments.claims import adjusted_text, claim_text
 from experiments.search_quality.analyse import again
 from experiments.search_quality.arms import ARMS
 from experiments.search_quality.loop import picked
@@ -105,10 +106,18 @@ LATE = search(
 
 
 def test_differences_are_paired_by_seed() -> None:
-    assert difference({0: EARLY, 1: EARLY}, {1: LATE}) == "+0.0000"
-    assert difference({0: EARLY}, {1: LATE}) == ""
-    worse = search(trial(0.5, 0.6, 0.6, 5.0))
-    assert difference({0: EARLY, 1: EARLY}, {0: worse, 1: worse}) == "+0.1000 (+0.1000 … +0.1000)"
+    assert difference({0: EARLY}, {1: LATE}) is None
+    alone = difference({0: EARLY, 1: EARLY}, {1: LATE})
+    assert alone is not None
+    assert claim_text(alone, 4) == "+0.0000"
+    searches = [search(trial(0.5, score, score, 5.0)) for score in (0.8, 0.6, 0.5)]
+    better, worse, worst = searches
+    claim = difference({0: better, 1: worse}, {0: worse, 1: worst})
+    assert claim is not None
+    assert claim.mean == pytest.approx((0.10 + 0.05) / 2)
+    assert claim.low < 0 < claim.high
+    assert claim.p == pytest.approx(0.2048, abs=1e-3)  # Student, t = 3 with one degree
+    assert adjusted_text({"a": claim, "b": alone}) == {"a": "0.2", "b": ""}
 
 
 def test_costs_are_shares_of_the_others() -> None:
