@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autoprune.errors import AutoPruneError
-from autoprune.resources import Resources, autocast_dtype
+from autoprune.resources import SMALL, Resources, autocast_dtype, suited_threads
 
 
 def test_cpu_by_default() -> None:
@@ -42,3 +42,16 @@ def test_claim_sets_the_threads() -> None:
 
 def test_cpu_computes_in_float32() -> None:
     assert autocast_dtype("cpu") is None
+
+
+def test_a_small_model_is_computed_on_one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with suited_threads(SMALL - 1):
+            assert torch.get_num_threads() == 1
+        with suited_threads(SMALL):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -86,17 +87,20 @@ def apply_kept(source: Source, out: Path, on_stage: Stage = lambda text: None) -
         )
     from autoprune.models.arrays import from_arrays
     from autoprune.pruning.surgery import pruned_config
+    from autoprune.resources import suited_threads
 
     dense = _inspect(source)
     on_stage("load the kept weights")
-    with np.load(source.weights) as arrays:
-        config = pruned_config(dense.config, source.candidate.plan)
-        model = from_arrays(config, {name: arrays[name] for name in arrays.files})
+    config = pruned_config(dense.config, source.candidate.plan)
+    model = from_arrays(config, _arrays(source.weights))
     _carry_generation(model, dense.directory)
     kept = source.kept
     if kept is None or kept.split != "confirm":  # its confirmation was not written down
         kept = KeptScores("confirm", {}, None, None)
-    return _save(model, source, source.candidate, dense, kept, source.dense_scores, out, on_stage)
+    with suited_threads(sum(tensor.numel() for tensor in model.parameters())):
+        return _save(
+            model, source, source.candidate, dense, kept, source.dense_scores, out, on_stage
+        )
 
 
 def rebuild(
@@ -283,5 +287,10 @@ def _arrays(place: Path) -> dict[str, np.ndarray]:
         from autoprune.models.quantise import dequantise
 
         return state_arrays(dequantise(load_model(place).model))
-    with np.load(place) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        with np.load(place) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise AutoPruneError(
+            f"{place} was damaged ({error}): remove it, then --rebuild trains it again"
+        ) from None

@@ -166,6 +166,7 @@ class _Exam:
         from autoprune.evaluation.bridge import Evaluator
         from autoprune.models.loading import inspect_model, load_model
         from autoprune.pipeline.prepare import working_precision
+        from autoprune.resources import suited_threads
 
         self.on_stage(f"load {ref}")
         dtype = getattr(torch, working_precision(inspect_model(ref, named)))
@@ -173,7 +174,8 @@ class _Exam:
         encoded = encode_for(loaded.config, self.samples, loaded.processor, keep=0)
         evaluator = Evaluator(loaded.processor, self.folder, self.specs, encoded=encoded)
         self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")
-        return loaded.spec.total_params, evaluator.evaluate(loaded.model)
+        with suited_threads(loaded.spec.total_params):
+            return loaded.spec.total_params, evaluator.evaluate(loaded.model)
 
 
 def _dense_of(found: Inspected, typed: str | None, named: Any) -> str | None:
