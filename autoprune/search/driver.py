@@ -65,7 +65,10 @@ def run_search(
         preflight(settings)
     problem = problem or _pipeline()
     settings = _walked(settings, store, problem)
-    store.open(settings)
+    if store.summary() is None or _grows(settings, store):
+        store.open(settings)
+    else:  # only shown: what it was searched with stays written
+        store.check_same(settings)
     with store.lock():
         summary = store.summary()
         if summary is not None and not _grows(settings, store):

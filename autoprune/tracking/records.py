@@ -69,8 +69,7 @@ class Record(BaseModel):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "text"
             raise AutoPruneError(
-                f"{where} of this {cls.__name__} is not readable ({first['msg']}); it was written "
-                "by another version of AutoPrune or cut off: remove it, or resume the search"
+                f"{where} of this {cls.__name__} is not readable ({first['msg']})"
             ) from error
 
 

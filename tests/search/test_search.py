@@ -128,6 +128,9 @@ class TestSearch:
         run_search(more, watch, ToyProblem(work), tracking=False)
         assert len(records(tmp_path)) == 12
         assert len(log_of(tmp_path / "log")) == len(rungs) + 6
+        # Fewer show what there is; that 12 were asked for stays written.
+        run_search(asked, watch, ToyProblem(work), tracking=False)
+        assert store.settings().trials == 12
 
     def test_all_trials_fail(self, tmp_path: Path) -> None:
         work = ToyWork(trouble=dict.fromkeys(range(40), "raise"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
     """Open Optuna's storage: the journal file, or whatever ``--storage`` names.
 
     Raises:
-        AutoPruneError: the URL is not understood or does not answer.
+        AutoPruneError: the URL is not understood or does not answer, or the journal is damaged.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -41,6 +42,9 @@ def _mend(journal: Path) -> None:
     """Remove what a kill can leave: a held lock, and half a line at the end.
 
     Only the driver that holds the search's lock comes here.
+
+    Raises:
+        AutoPruneError: a line before the end cannot be read, which no kill leaves.
     """
     Path(f"{journal}.lock").unlink(missing_ok=True)
     if not journal.is_file():
@@ -49,3 +53,11 @@ def _mend(journal: Path) -> None:
     if data and not data.endswith(b"\n"):
         with journal.open("r+b") as stream:
             stream.truncate(data.rfind(b"\n") + 1)
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            json.loads(line)
+        except ValueError:
+            raise AutoPruneError(
+                f"{journal} was damaged at line {number}: remove it, and the search goes on from "
+                "the records of its trials"
+            ) from None

@@ -25,7 +25,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -44,6 +45,11 @@ from autoprune.search.settings import (
 from autoprune.tracking.records import SearchSummary, TrialRecord
 
 STATES = ("new", "running", "interrupted", "finished")
+
+
+AGAIN = "bring it back from a copy, or remove its directory and search again"
+RESUME = "remove it, then 'autoprune search --resume {typed}' makes it again"
+"""What to do about a damaged file of a search's directory."""
 
 
 class SearchStore:
@@ -107,8 +113,7 @@ class SearchStore:
         later = {field: default_of(field) for field in fields}
         now = settings.fixed()
         now |= {field: value for field, value in later.items() if field not in now}
-        before = json.loads((self.directory / "settings.json").read_text())
-        before = {name: value for name, value in before.items() if name not in FREE}
+        before = {name: value for name, value in self._typed().items() if name not in FREE}
         before = {**later, **before}
         # Read as a space, so that one of an earlier version has the later fields at their default.
         before["space"] = self.space().model_dump(mode="json")
@@ -130,7 +135,7 @@ class SearchStore:
         Raises:
             AutoPruneError: they were written by another version, or a change is not free.
         """
-        values = json.loads((self.directory / "settings.json").read_text())
+        values = self._typed()
         for field, value in (changes or {}).items():
             plain = list(value) if isinstance(value, tuple) else value
             old = values.get(field, default_of(field) if field in LATER else None)
@@ -140,7 +145,7 @@ class SearchStore:
                     "leave it out, or start another --name"
                 )
             values[field] = value
-        if not self._has_space(values["space"]):
+        if not self._has_space(values.get("space", "")):
             values["space"] = str(self.directory / "space.json")
         return make_settings(values)
 
@@ -153,13 +158,15 @@ class SearchStore:
 
     def space(self) -> Space:
         """Return the knob space as it was when the search began."""
-        return Space.model_validate_json((self.directory / "space.json").read_text())
+        with self._reading("space.json", AGAIN) as text:
+            return Space.model_validate_json(text)
 
     def records(self) -> dict[int, TrialRecord]:
         """Return every trial's record, by number."""
         found = {}
         for path in sorted((self.directory / "trials").glob("[0-9]*.json")):
-            record = TrialRecord.from_json(path.read_text())
+            with self._reading(f"trials/{path.name}", RESUME) as text:
+                record = TrialRecord.from_json(text)
             found[record.trial] = record
         return found
 
@@ -206,8 +213,10 @@ class SearchStore:
 
     def summary(self) -> SearchSummary | None:
         """Return the confirmed result, or None before the search has finished."""
-        path = self.directory / "front.json"
-        return SearchSummary.from_json(path.read_text()) if path.is_file() else None
+        if not (self.directory / "front.json").is_file():
+            return None
+        with self._reading("front.json", RESUME) as text:
+            return SearchSummary.from_json(text)
 
     def write_summary(self, summary: SearchSummary) -> None:
         """Write the confirmed result."""
@@ -215,8 +224,10 @@ class SearchStore:
 
     def facts(self) -> dict[str, Any] | None:
         """Return what a later search must share to learn from this one, where it is known."""
-        path = self.directory / "facts.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else None
+        if not (self.directory / "facts.json").is_file():
+            return None
+        with self._reading("facts.json", AGAIN) as text:
+            return dict(json.loads(text))
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the directory, whole or not at all."""
@@ -237,6 +248,27 @@ class SearchStore:
         if self.summary() is not None:
             return "finished"
         return "running" if self.lock().holder() is not None else "interrupted"
+
+    def _typed(self) -> dict[str, Any]:
+        with self._reading("settings.json", AGAIN) as text:
+            return dict(json.loads(text))
+
+    @contextmanager
+    def _reading(self, name: str, mend: str) -> Iterator[str]:
+        """Read a file of the directory; whatever is wrong with it is said with its path.
+
+        Raises:
+            AutoPruneError: it cannot be read, or what is made of it is refused.
+        """
+        path = self.directory / name
+        try:
+            yield path.read_text()
+        except (AutoPruneError, OSError, ValueError, TypeError) as error:
+            line = str(error).splitlines()[0]
+            raise AutoPruneError(
+                f"{path} was damaged, or is another version's ({line}): "
+                + mend.format(typed=self.typed)
+            ) from None
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.directory / name, text)

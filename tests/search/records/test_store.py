@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.records.lock import Lock
+from autoprune.search.records.storage import open_storage
 from autoprune.search.records.store import (
     SearchStore,
     find_search,
@@ -43,6 +46,46 @@ def test_nothing_is_left_of_a_checkpoint_that_was_being_written(tmp_path: Path) 
         directory.mkdir()
     store.drop_rung(3)
     assert list((store.directory / "rungs").iterdir()) == [store.rung_dir(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "mend"),
+    [
+        ("settings.json", SearchStore.settings, "from a copy"),
+        ("space.json", SearchStore.space, "from a copy"),
+        ("facts.json", SearchStore.facts, "from a copy"),
+        ("front.json", SearchStore.summary, "'autoprune search --resume one --home"),
+        ("trials/0003.json", SearchStore.records, "'autoprune search --resume one --home"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"{broken", b"[1]", b"\xff\xfe", b'{"a": 1}'])
+def test_a_damaged_file_is_named_with_its_mend(
+    name: str, read: Callable[[SearchStore], object], mend: str, content: bytes, tmp_path: Path
+) -> None:
+    if name == "facts.json" and content == b'{"a": 1}':
+        pytest.skip("facts have no form of their own")
+    store = opened(tmp_path)
+    (store.directory / name).write_bytes(content)
+    with pytest.raises(AutoPruneError) as caught:
+        read(store)
+    said = str(caught.value)
+    assert "\n" not in said
+    if content != b'{"a": 1}' or name != "settings.json":  # that one names the setting
+        assert str(store.directory / name) in said
+        assert mend in said
+
+
+def test_a_damaged_journal_is_named_and_half_a_line_is_cut_off(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    optuna.create_study(storage=open_storage(None, journal))
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_co')
+    open_storage(None, journal)
+    assert journal.read_bytes() == whole
+    journal.write_bytes(whole + b"\x00\x00\n" + whole)
+    bad = whole.count(b"\n") + 1
+    with pytest.raises(AutoPruneError, match=rf"study\.journal was damaged at line {bad}: remove"):
+        open_storage(None, journal)
 
 
 # what is asked the second time, what the error must say
