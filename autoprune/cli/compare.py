@@ -178,6 +178,10 @@ def remarks(found: Comparison) -> list[str]:
         "Intervals are at 95 % each, over images and seeds; differences are paired over images. "
         "Tied: zero lies inside."
     )
+    lines.append(
+        "How far seeds scatter is learned from all these searches, so a point's interval may be "
+        "a little other than in 'autoprune front', which knows one."
+    )
     return lines
 
 

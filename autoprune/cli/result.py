@@ -28,9 +28,9 @@ def print_result(
     from autoprune.tracking.terminal import front_plot, front_table
 
     wide = console.width >= WIDE
+    records = list(store.records().values())  # may be refused, and then nothing is printed
     console.print(front_table(summary, dominated=everything, wide=wide))
     if summary.front:
-        records = list(store.records().values())
         unicode = (console.encoding or "").lower().startswith("utf")
         console.print(front_plot(summary, records, unicode=unicode))
     for line in (*verdicts(summary), *comparison(summary)):
@@ -121,7 +121,8 @@ def rung_lines(summary: SearchSummary) -> list[str]:
     for rung in summary.rungs:
         at = "before recovery (KL)" if rung.share == 0 else f"at {rung.share:.0%} of the recovery"
         if rung.correlation is None or rung.low is None or rung.high is None:
-            said = f"{rung.trials} trials are too few to say"
+            trials = "1 trial is" if rung.trials == 1 else f"{rung.trials} trials are"
+            said = f"{trials} too few to say"
             how = "as it began"
         else:
             bins = "1 bin" if rung.bins == 1 else f"{rung.bins} bins"

@@ -108,9 +108,13 @@ def _caption(summary: SearchSummary) -> Text:
     budget, dense = summary.budget, summary.dense
     caption = Text(style="not italic")
     caption.append(f"{summary.name}  " if summary.name else "", style="bold")
-    said = [size_text(summary.size(item), summary.objective) for item in (budget, dense)]
-    unit = f"in {dense.precision or 'float32'}" if summary.objective == "bytes" else "parameters"
+    stored = f"in {dense.precision or 'float32'}"
+    counted, unit = ("bytes", stored) if _bounds_bytes(summary) else ("params", "parameters")
+    said = [size_text(getattr(item, counted) or 0, counted) for item in (budget, dense)]
     caption.append(f"budget {budget.text} = {said[0]} of {said[1]} {unit}")
+    if summary.objective == "bytes" and counted == "params":
+        most, whole = (bytes_text(summary.size(item)) for item in (budget, dense))
+        caption.append(f"\nstored: {most} at most, the dense model {whole} {stored}")
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
         caption.append(f"\nretention over {seeds_text(max(seeds))} and images, 1.0 = dense")
@@ -121,6 +125,16 @@ def _caption(summary: SearchSummary) -> Text:
     else:
         caption.append("\nno confirmed front yet")
     return caption
+
+
+def _bounds_bytes(summary: SearchSummary) -> bool:
+    """Whether the budget is said in bytes, or is the same share of them, as fewer bits are not."""
+    if summary.objective != "bytes":
+        return False
+    if summary.budget.text.endswith("bytes"):
+        return True
+    share = summary.size(summary.budget) / max(summary.size(summary.dense), 1)
+    return abs(share - summary.budget.fraction) < 0.005
 
 
 def _size_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[str]:

@@ -51,6 +51,16 @@ def test_bytes_and_bits_stand_in_the_table_where_they_are_the_objective() -> Non
     assert "bits" not in shown(front_table(fake_summary(records)))
 
 
+def test_a_budget_in_parameters_is_said_in_them_where_bits_make_the_bytes_fewer() -> None:
+    summary = fake_byte_summary(fake_trials())
+    fewer = summary.budget.model_copy(
+        update={"text": "60%", "params": 1_236_000, "fraction": 0.6, "bytes": 2_400_000}
+    )
+    text = shown(front_table(summary.model_copy(update={"budget": fewer})))
+    assert "budget 60% = 1.24M of 2.06M parameters" in text
+    assert "stored: 2.29MiB at most, the dense model 7.85MiB in float32" in text
+
+
 @pytest.mark.parametrize(
     ("count", "text"), [(512, "512B"), (2**20, "1.00MiB"), (25 * 2**30, "25.0GiB")]
 )
