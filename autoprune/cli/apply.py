@@ -49,6 +49,11 @@ def apply(
     """
     from autoprune.cli.output import console
 
+    if gpus and not rebuild:
+        raise AutoPruneError(
+            f"--gpus {gpus:g} has nothing to compute without --rebuild, as kept weights are only "
+            "written: leave it out"
+        )
     directory = Path(source)
     if ":" not in source and directory.is_dir():
         from autoprune.deploy.source import from_checkpoint, is_checkpoint

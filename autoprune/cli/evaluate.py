@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.options import Gpus, Json, example
+from autoprune.cli.options import Gpus, Json, example, listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def evaluate(
         str, typer.Option(help="Images to ask about: confirm or search.", metavar="SPLIT")
     ] = "confirm",
     samples: Annotated[
-        int | None, typer.Option(help="How many images; by default all of the split.")
+        int | None, typer.Option(help="How many images; by default confirm's 512 or search's 384.")
     ] = None,
     dense: Annotated[
         str | None,
@@ -54,7 +54,7 @@ def evaluate(
     with json_stdout(as_json):
         scored = score_model(
             model,
-            tasks=[name for item in tasks or () for name in item.split(",") if name],
+            tasks=listed(tasks, "--tasks") if tasks else (),
             split=split,
             samples=samples,
             dense=dense,

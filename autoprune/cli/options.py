@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from autoprune.errors import AutoPruneError
 from autoprune.search.options import flag
 from autoprune.search.settings import SearchSettings
 
@@ -43,6 +44,8 @@ def setting(
         default = ", ".join(default)
     if isinstance(default, bool):
         default = "on" if default else "off"
+    if isinstance(default, float):
+        default = f"{default:.3g}"  # a third in full fills the line
     return typer.Option(
         option or flag(field),
         help=info.description,
@@ -51,6 +54,20 @@ def setting(
         show_default=False if default in (None, "") else str(default),
         **more,
     )
+
+
+def listed(items: list[str], option: str) -> list[str]:
+    """Return the names that an option was given, several times or with commas.
+
+    Raises:
+        AutoPruneError: there is none among what was typed.
+    """
+    names = [name.strip() for item in items for name in item.split(",") if name.strip()]
+    if not names:
+        raise AutoPruneError(
+            f"{option} {','.join(items)!r} names nothing: give a name, or leave it out"
+        )
+    return names
 
 
 PLACE = "Where things are written"

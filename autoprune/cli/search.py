@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from autoprune.cli.front import front_object
-from autoprune.cli.options import PLACE, Home, Json, TrackingUri, example, home_dir, setting
+from autoprune.cli.options import (
+    PLACE,
+    Home,
+    Json,
+    TrackingUri,
+    example,
+    home_dir,
+    listed,
+    setting,
+)
 from autoprune.errors import AutoPruneError
 from autoprune.search.settings import SearchSettings, make_settings
 
@@ -88,7 +97,7 @@ def search(
     typed = dict(locals())
     for several in ("tasks", "quantize"):
         if items := typed[several]:
-            typed[several] = [name for item in items for name in item.split(",") if name]
+            typed[several] = listed(items, f"--{several}")
     typed["home"] = home_dir(home)
     values = {
         field: tuple(value) if isinstance(value, list) else value

@@ -28,6 +28,8 @@ def problem_line(option: str, problem: Mapping[str, Any]) -> str:
     for wanted, (what, such) in _NUMBERS.items():
         if kind.startswith(wanted):
             return f"{option} {value!r} is not {what}: give one such as {such}"
+    if kind == "literal_error":
+        return f"{option} {value!r} is unknown: give {problem['ctx']['expected']}"
     if kind == "greater_than_equal":
         least = problem["ctx"]["ge"]
         return f"{option} {value} is not {least:g} or more: give such a number"

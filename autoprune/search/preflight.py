@@ -21,6 +21,7 @@ def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
         AutoPruneError: the first thing that is in the way, and its mend.
     """
     check_home(settings.home)
+    check_cores(settings)
     if settings.tracking_uri is not None:
         check_tracking(settings.tracking_uri)
     check_problem(settings, outline=outline)
@@ -32,6 +33,20 @@ def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
         from autoprune.search.records.storage import open_storage
 
         open_storage(settings.storage, Path())
+
+
+def check_cores(settings: SearchSettings) -> None:
+    """Check that a trial asks for no more cores than there are: more threads only wait.
+
+    Raises:
+        AutoPruneError: it asks for more than this machine has, and joins no cluster.
+    """
+    cores = os.cpu_count() or 1
+    if settings.ray_address is None and settings.cpus_per_trial > cores:
+        raise AutoPruneError(
+            f"--cpus-per-trial {settings.cpus_per_trial:g} is more than the {cores} cores of this "
+            f"machine: give {cores} or less"
+        )
 
 
 def check_home(home: Path) -> None:

@@ -148,14 +148,14 @@ class SearchSettings(BaseModel):
         None, description="Fix the share of unique recovery data; by default it is searched."
     )
     search_samples: int | None = Field(
-        None, description="Images that trials are scored on; by default all of the split."
+        None, description="Images that trials are scored on, any number; by default 384."
     )
     rung_share: float = Field(
         1 / 3,
         description="Share of these images that a trial is scored on before its recovery is done.",
     )
     confirm_samples: int | None = Field(
-        None, description="Images that the front is confirmed on; by default all of the split."
+        None, description="Images that the front is confirmed on, any number; by default 512."
     )
     confirm_seeds: int = Field(3, description="Times that each front member is run again.")
     confirm_points: int = Field(6, description="Most front members that are confirmed.")
@@ -303,8 +303,11 @@ class SearchSettings(BaseModel):
     @field_validator("space")
     @classmethod
     def _known_space(cls, value: str) -> str:
-        if value:
-            load_space(value)
+        if value and not load_space(value).distributions():
+            raise AutoPruneError(
+                f"space {value} leaves no knob open, so all trials would be the same: give one "
+                "a list or a range"
+            )
         return value
 
     @field_validator("deployable")

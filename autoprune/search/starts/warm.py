@@ -76,9 +76,12 @@ def check_warm(settings: SearchSettings) -> None:
     Raises:
         AutoPruneError: an earlier search is not there, or its settings differ in what matters.
     """
+    from autoprune.evaluation.tasks import resolve_tasks
+
     for name in settings.warm_start:
         facts = _earlier(name, settings).facts
         now = {
+            "tasks": sorted(task.name for task in resolve_tasks(settings.tasks or None)),
             "max_recovery_samples": settings.max_recovery_samples,
             "objective": settings.objective,
             **of_settings(settings),
@@ -173,7 +176,7 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
             return _Earlier({**of_settings(make_settings({})), **found[0]}, found[1], {})
     store = find_search(settings.home, name)
     facts = store.facts()
-    if facts is None:
+    if facts is None or "objective" not in facts:
         raise AutoPruneError(
             f"--warm-start {name}: it does not say what model it searched, being of an earlier "
             "version or never begun: leave it out"
