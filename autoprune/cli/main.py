@@ -6,6 +6,7 @@ here, so that ``autoprune --help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from autoprune.cli.output import print_error
 from autoprune.errors import AutoPruneError
 
 BUG, BAD_INPUT, STOPPED = 1, 2, 3
+FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
@@ -74,6 +76,9 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            print_error(f"{error}: free some space, and run the same command again")
+            return STOPPED
         return _report_bug(error)
     if code == INTERRUPTED:
         print_error("stopped before the end; the same command starts it again")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.location import check_tracking
+from autoprune.tracking.location import check_tracking, sqlite_path
 
 
 def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
@@ -29,10 +29,27 @@ def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
         from autoprune.search.starts.warm import check_warm
 
         check_warm(settings)
-    if settings.storage is not None and not settings.storage.startswith("sqlite"):
+    if settings.storage is not None:
+        check_storage(settings.storage)
+
+
+def check_storage(url: str) -> None:
+    """Check that Optuna's storage answers, or that its sqlite file can be made; writes nothing.
+
+    Raises:
+        AutoPruneError: it does not, or cannot.
+    """
+    if not url.startswith("sqlite"):
         from autoprune.search.records.storage import open_storage
 
-        open_storage(settings.storage, Path())
+        open_storage(url, Path())
+    elif (path := sqlite_path(url)) is not None:
+        place = path.absolute().parent
+        if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise AutoPruneError(
+                f"--storage {url!r} cannot be made in {place}: name a file in a directory that is "
+                "there and can be written"
+            )
 
 
 def check_cores(settings: SearchSettings) -> None:

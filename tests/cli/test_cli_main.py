@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -108,6 +109,18 @@ def test_a_bug_leaves_its_traceback_in_a_file(
     (trace,) = tmp_path.iterdir()
     assert str(trace) in said
     assert "Traceback" in trace.read_text()
+
+
+def test_a_full_disk_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _raise_from_spaces(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    assert cli.run(["spaces"]) == 3
+    said = capsys.readouterr().err
+    assert said == (
+        "error: [Errno 28] No space left on device: free some space, and run the same command "
+        "again\n"
+    )
 
 
 def test_ctrl_c_is_a_stop(

@@ -80,7 +80,10 @@ def read_sizes(settings: SearchSettings, spec: BackboneSpec, precision: str = "f
     ]
     floor = None
     if settings.min_size is not None:
-        floor = parse_budget(settings.min_size, spec, embedded=embedded, precision=precision)
+        try:
+            floor = parse_budget(settings.min_size, spec, embedded=embedded, precision=precision)
+        except AutoPruneError as error:
+            raise AutoPruneError(f"--min-size, read as a budget: {error}") from None
     if settings.objective == "bytes":
         return _in_bytes(settings, spec, limits, floor, precision)
     tightest = min(limits, key=lambda limit: limit.params)
