@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from autoprune.search.fidelity.halving import Halving
 from autoprune.search.knobs.space import load_space
 from experiments.claims import adjusted_text, claim_text
 from experiments.search_quality.analyse import again
@@ -20,6 +21,7 @@ from experiments.search_quality.measures import (
     started,
     volume,
 )
+from experiments.search_quality.replay import COSTS, replay
 from experiments.search_quality.targets import (
     MOST,
     closed,
@@ -141,6 +143,21 @@ def test_costs_are_shares_of_the_others() -> None:
 )
 def test_a_target_is_met_by_its_interval(mean: float, low: float, said: str) -> None:
     assert verdict(mean, low, 0.3) == said
+
+
+def test_a_replay_stops_what_falls_behind() -> None:
+    scores = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+    trials = [
+        {**trial(0.5, s, s, 0.0), "cost": 1.0, "axis": "width", "values": [s] * 4} for s in scores
+    ]
+    plain = replay(trials, 3.0, None)
+    assert [(t["search"], t["spent"]) for t in plain] == [(0.9, 1.0), (0.8, 2.0), (0.7, 3.0)]
+    halved = replay(trials, 100.0, Halving(exempt_share=0.0))
+    assert [t["search"] for t in halved] == list(scores[:4])
+    assert halved[-1]["spent"] == 4.0
+    # The last comes where it would have been seen to fall behind, and costs that much.
+    better = replay([*trials, {**trials[0], "search": 0.95}], 100.0, Halving(exempt_share=0.0))
+    assert better[-1]["spent"] == pytest.approx(5.0 + 4 * COSTS[0])
 
 
 def test_arms_differ_in_one_thing() -> None:
