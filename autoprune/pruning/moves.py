@@ -63,18 +63,24 @@ def moved(frame: Frame, layout: Layout, target: int, seed: int, moves: int = 1) 
         AutoPruneError: if no move could be found.
     """
     rng = np.random.default_rng(seed)
-    found = layout
+    found, unit = layout, _head_unit(frame.spec, layout)
     for turn in range(max(1, moves)):
         last = turn == max(1, moves) - 1
-        found = _one(frame, found, target, rng, layout if last else None)
+        found = _one(_State.of(frame, found, unit), found, target, rng, layout if last else None)
     return found
 
 
+def _head_unit(spec: BackboneSpec, layout: Layout) -> str:
+    """Return what a layout removes heads by: a KV group, or a query head in each of its groups."""
+    rows = zip(layout.heads, layout.groups, strict=True)
+    within = any(heads < groups * spec.q_per_group for heads, groups in rows)
+    return "query" if within else "group"
+
+
 def _one(
-    frame: Frame, layout: Layout, target: int, rng: np.random.Generator, avoid: Layout | None
+    state: _State, layout: Layout, target: int, rng: np.random.Generator, avoid: Layout | None
 ) -> Layout:
     """Return a layout one move away, other than ``layout`` and ``avoid``."""
-    state = _State.of(frame, layout)
     kinds, weights = zip(*_KINDS.items(), strict=True)
     for _ in range(TRIES):
         kind = kinds[int(rng.choice(len(kinds), p=weights))]
@@ -107,21 +113,16 @@ class _State:
     grows: bool = True
 
     @classmethod
-    def of(cls, frame: Frame, layout: Layout) -> _State:
+    def of(cls, frame: Frame, layout: Layout, unit: str) -> _State:
+        steps = {
+            "query": [h // g if g else 0 for h, g in zip(layout.heads, layout.groups, strict=True)],
+            "group": layout.groups,
+        }[unit]
         counts = {
             (index, kind): part[index]
-            for kind, part in ((ATTENTION, layout.heads), (MLP, layout.channels))
+            for kind, part in ((ATTENTION, steps), (MLP, layout.channels))
             for index in range(len(part))
         }
-        ratio = frame.spec.q_per_group
-        rows = zip(layout.heads, layout.groups, strict=True)
-        within = any(heads < groups * ratio for heads, groups in rows)
-        unit = "query" if within else "group"
-        if not within:
-            counts |= {(i, ATTENTION): groups for i, groups in enumerate(layout.groups)}
-        else:
-            rows = zip(layout.heads, layout.groups, strict=True)
-            counts |= {(i, ATTENTION): h // g if g else 0 for i, (h, g) in enumerate(rows)}
         removed = frozenset(
             (index, kind)
             for index, shape in enumerate(frame.spec.layers)
@@ -133,9 +134,14 @@ class _State:
         return cls(frame, unit, removed, chains, kept, [])
 
     def without(self, gone: Unit, back: Unit) -> _State | None:
-        """Return the state that lacks ``gone`` and has ``back`` again, or None if none may be."""
-        removed = (self.removed | gone) - back
-        if not _stands(self.frame.spec, removed):
+        """Return the state that lacks ``gone`` and has ``back`` again, or None if none may be.
+
+        A layer has to be left, and the first one keeps as many sublayers as it had: it is needed
+        most, and a model without them only costs a try.
+        """
+        removed, spec = (self.removed | gone) - back, self.frame.spec
+        left = _first_layer(spec, removed)
+        if not left or len(left) < len(_first_layer(spec, self.removed)):
             return None
         chains = _chains(self.frame, self.unit, removed)
         before = dict(zip(((c.layers[0], c.kind) for c in self.chains), self.kept, strict=True))
@@ -337,13 +343,10 @@ def _units(state: _State, whole: bool) -> tuple[list[Unit], list[Unit]]:
     return kept, dropped
 
 
-def _stands(spec: BackboneSpec, removed: Removed) -> bool:
-    """Whether a layer is left, and the first of those has both its sublayers.
-
-    Generation counts positions in the cache of the first layer, which needs its attention.
-    """
+def _first_layer(spec: BackboneSpec, removed: Removed) -> list[str]:
+    """Return the sublayers of the first layer that is left; none: no layer is."""
     for index in range(len(spec.layers)):
         left = [kind for kind in (ATTENTION, MLP) if (index, kind) not in removed]
         if left:
-            return len(left) == 2
-    return False
+            return left
+    return []

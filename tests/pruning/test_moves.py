@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from test_allocation import ALLOCATIONS, SPECS, make_scores, make_spec
 
@@ -52,7 +52,15 @@ def steps_up(frame: Frame, layout: Layout, within: bool) -> list[int]:
     return sizes
 
 
+# Layouts whose first layer lacks a sublayer: what protects the last one leaves the first open.
+HALVED = Allocation(
+    "hybrid", depth_share=0.0, depth_unit="sublayer", temperature=0.0, protect_last=1
+)
+
+
 @settings(max_examples=150, deadline=None)
+@example(make_spec(2, 2, 1, 12), dataclasses.replace(HALVED, attention_share=1.0), 0.25, 1, 1, 1)
+@example(make_spec(2, 1, 2, 2), dataclasses.replace(HALVED, attention_share=0.0), 0.125, 0, 1, 1)
 @given(
     SPECS,
     ALLOCATIONS,
@@ -86,9 +94,8 @@ def test_moves_are_exact_valid_different_and_seeded(
     unit = "query" if within else "group"
     largest = largest_unit(spec, Allocation(head_unit=unit, stock=allocation.stock), multiple)
     assert target - size <= largest
-    first = made.layers[0]
-    assert first.heads
-    assert first.channels
+    before, after = plan.layers[0], made.layers[0]
+    assert bool(after.heads) + bool(after.channels) >= bool(before.heads) + bool(before.channels)
     assert not set(range(spec.anchored)) & set(made.dropped_layers)
     if allocation.stock:
         assert len(set(made.shapes)) == 1
@@ -97,15 +104,12 @@ def test_moves_are_exact_valid_different_and_seeded(
         assert len(layer.channels) % multiple == 0 or len(layer.channels) == (
             spec.layers[layer.index].channels
         )
-    same = [
-        (one, two)
-        for one, two in zip(rows(spec, plan), rows(spec, made), strict=True)
-        if one and two and len(one.heads) == len(two.heads)
-    ]
-    assert all(one.heads == two.heads for one, two in same)
-    assert all(
-        one.channels == two.channels for one, two in same if len(one.channels) == len(two.channels)
-    )
+    for index, (one, two) in enumerate(zip(rows(spec, plan), rows(spec, made), strict=True)):
+        if one and two and len(one.channels) == len(two.channels):
+            assert one.channels == two.channels
+        heads = [(part.heads[index], part.groups[index]) for part in (layout, new)]
+        if one and two and heads[0] == heads[1]:
+            assert one.heads == two.heads
 
 
 def rows(spec: BackboneSpec, plan: PruningPlan) -> list:
@@ -192,3 +196,12 @@ def test_layouts_of_another_model_are_refused() -> None:
         plan_of(spec, scores, Layout((4, 2), (2, 1), (9, 3)))
     with pytest.raises(AutoPruneError, match="no scores"):
         plan_of(spec, dataclasses.replace(scores, heads=None), Layout((2, 2), (2, 1), (8, 3)))
+
+
+def test_a_first_layer_that_lacks_a_sublayer_does_not_hinder_the_others() -> None:
+    spec = make_spec(layers=4)
+    layout = Layout((0, 4, 4, 4), (0, 4, 4, 4), (12, 12, 12, 0))
+    target = spec.params_of(layout.shapes)
+    found = [moved(Frame(spec), layout, target, seed) for seed in range(40)]
+    gone = [frozenset(i for i, width in enumerate(new.channels) if not width) for new in found]
+    assert {frozenset({1}), frozenset({2})} & set(gone)  # another MLP is dropped instead

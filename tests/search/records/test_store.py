@@ -48,29 +48,35 @@ def test_nothing_is_left_of_a_checkpoint_that_was_being_written(tmp_path: Path) 
     assert list((store.directory / "rungs").iterdir()) == [store.rung_dir(4)]
 
 
+READS: dict[str, tuple[Callable[[SearchStore], object], str]] = {
+    "settings.json": (SearchStore.settings, "from a copy"),
+    "space.json": (SearchStore.space, "from a copy"),
+    "facts.json": (SearchStore.facts, "from a copy"),
+    "front.json": (SearchStore.summary, "'autoprune search --resume one --home"),
+    "trials/0003.json": (SearchStore.records, "'autoprune search --resume one --home"),
+}
+OTHER = b'{"a": 1}'
+"""JSON, but of no record; facts have no form of their own, so for them it is no damage."""
+
+
 @pytest.mark.parametrize(
-    ("name", "read", "mend"),
+    ("name", "content"),
     [
-        ("settings.json", SearchStore.settings, "from a copy"),
-        ("space.json", SearchStore.space, "from a copy"),
-        ("facts.json", SearchStore.facts, "from a copy"),
-        ("front.json", SearchStore.summary, "'autoprune search --resume one --home"),
-        ("trials/0003.json", SearchStore.records, "'autoprune search --resume one --home"),
+        (name, content)
+        for name in READS
+        for content in (b"{broken", b"[1]", b"\xff\xfe", OTHER)
+        if (name, content) != ("facts.json", OTHER)
     ],
 )
-@pytest.mark.parametrize("content", [b"{broken", b"[1]", b"\xff\xfe", b'{"a": 1}'])
-def test_a_damaged_file_is_named_with_its_mend(
-    name: str, read: Callable[[SearchStore], object], mend: str, content: bytes, tmp_path: Path
-) -> None:
-    if name == "facts.json" and content == b'{"a": 1}':
-        pytest.skip("facts have no form of their own")
+def test_a_damaged_file_is_named_with_its_mend(name: str, content: bytes, tmp_path: Path) -> None:
+    read, mend = READS[name]
     store = opened(tmp_path)
     (store.directory / name).write_bytes(content)
     with pytest.raises(AutoPruneError) as caught:
         read(store)
     said = str(caught.value)
     assert "\n" not in said
-    if content != b'{"a": 1}' or name != "settings.json":  # that one names the setting
+    if content != OTHER or name != "settings.json":  # that one names the setting
         assert str(store.directory / name) in said
         assert mend in said
 
