@@ -55,7 +55,7 @@ READS: dict[str, tuple[Callable[[SearchStore], object], str]] = {
     "front.json": (SearchStore.summary, "'autoprune search --resume one --home"),
     "trials/0003.json": (SearchStore.records, "'autoprune search --resume one --home"),
 }
-OTHER = b'{"a": 1}'
+FOREIGN = b'{"a": 1}'
 """JSON, but of no record; facts have no form of their own, so for them it is no damage."""
 
 
@@ -64,8 +64,8 @@ OTHER = b'{"a": 1}'
     [
         (name, content)
         for name in READS
-        for content in (b"{broken", b"[1]", b"\xff\xfe", OTHER)
-        if (name, content) != ("facts.json", OTHER)
+        for content in (b"{broken", b"[1]", b"\xff\xfe", FOREIGN)
+        if (name, content) != ("facts.json", FOREIGN)
     ],
 )
 def test_a_damaged_file_is_named_with_its_mend(name: str, content: bytes, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_named_with_its_mend(name: str, content: bytes, tmp_pa
         read(store)
     said = str(caught.value)
     assert "\n" not in said
-    if content != OTHER or name != "settings.json":  # that one names the setting
+    if content != FOREIGN or name != "settings.json":  # that one names the setting
         assert str(store.directory / name) in said
         assert mend in said
 
