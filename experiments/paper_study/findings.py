@@ -13,6 +13,7 @@ POINT = 0.01
 """A difference of one point, the margin of "at least as good"."""
 BEST = "SFT + L2"
 """The recovery that the study recommends beyond 15 %."""
+ALL_DATA = f"{BEST}, 100 % of data"
 TRAINED = tuple(RECOVERIES)[1:]
 
 
@@ -57,6 +58,7 @@ def findings(scores: Scores) -> tuple[list[Finding], list[str]]:
 def _all(scores: Scores) -> Iterator[Finding]:
     yield from _without_recovery()
     yield from _axes_with_recovery(scores)
+    yield from _uniform_with_recovery(scores)
     yield from _projector_alone()
     yield from _best_recovery(scores)
     yield from _data()
@@ -112,11 +114,26 @@ def _axes_with_recovery(scores: Scores) -> Iterator[Finding]:
             mean_of([right for _, right in pairs]) if pairs else [],
         )
         yield Finding(
-            f"2 {better} over {worse}, {percent(size)}, SFT + L2, 100 % of data",
+            f"2 {better} over {worse}, {percent(size)}, {ALL_DATA}",
             f"with recovery {better} keeps more than {worse}, recommended recovery",
             mean_of([_at(better, size, BEST, 1.0)]),
             mean_of([_at(worse, size, BEST, 1.0)]),
         )
+
+
+def _uniform_with_recovery(scores: Scores) -> Iterator[Finding]:
+    def pair(size: float, recovery: str, data: float) -> Pair:
+        return _at("uniform", size, recovery, data), _at("depth", size, recovery, data)
+
+    for size in SIZES[:-1]:
+        every = most_seeds(scores, [pair(size, r, data) for r in TRAINED for data in DATA])
+        for pairs, what in ((every, "all recoveries"), ([pair(size, BEST, 1.0)], ALL_DATA)):
+            yield Finding(
+                f"2 uniform width over depth, {percent(size)}, {what}",
+                f"with recovery width (all layers) keeps more than depth, {what}",
+                mean_of([left for left, _ in pairs]) if pairs else [],
+                mean_of([right for _, right in pairs]) if pairs else [],
+            )
 
 
 def _projector_alone() -> Iterator[Finding]:

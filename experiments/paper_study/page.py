@@ -75,6 +75,18 @@ STATEMENTS = (
         ),
     ),
     Statement(
+        "2c. (Asked here, when the rows were known.) The same of uniform widths",
+        "uniform − depth",
+        (
+            *_sizes(
+                "2 uniform width over depth, {}, all recoveries", SIZES[:3], "all recoveries at "
+            ),
+            *_sizes(
+                "2 uniform width over depth, {}, SFT + L2, 100 % of data", SIZES[:3], "SFT + L2 at "
+            ),
+        ),
+    ),
+    Statement(
         "3. Up to 15 % the projector alone is enough (no worse by a point)",
         "projector − other",
         tuple(
