@@ -10,21 +10,16 @@ import numpy as np
 import pytest
 from support.models import tiny_model
 from support.samples import sample_set
+from support.trial_bench import open_bench
 
-from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models.arrays import state_arrays
 from autoprune.models.shape import spec_of
-from autoprune.pipeline.prepare import Preparation, prepare
-from autoprune.pipeline.run import Bench
 from autoprune.pruning.importance import measure
 from autoprune.pruning.plan import LayerPlan, dense_plan
 from autoprune.pruning.rescore import gone_last, lift, part_way
 from autoprune.pruning.scores import Importance, scores
 from autoprune.pruning.surgery import prune
-from autoprune.resources import Resources
-from autoprune.search.candidates.decode import DecodeContext
-from autoprune.search.knobs.space import load_space
-from autoprune.search.trial.bench import TrialBench, TrialWork
+from autoprune.search.trial.bench import TrialBench
 from autoprune.search.work import TrialJob
 
 
@@ -88,28 +83,10 @@ def test_ten_steps_lead_from_dense_to_the_wanted_plan() -> None:
 
 DECAYS = ("cosine", "linear")
 
-WANTED = Preparation(
-    model="embedded",
-    tasks=resolve_tasks(["digits_read"]),
-    splits=(("search", 8), ("confirm", 8)),
-    train_images=32,
-    calibration_images=12,
-)
-
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> TrialBench:
-    assets = prepare(WANTED, tmp_path_factory.mktemp("cache"), Resources())
-    context = DecodeContext(
-        spec=assets.spec,
-        importance=assets.importance,
-        min_params=1_000_000,
-        max_params=1_200_000,
-        train_samples=len(assets.train),
-        max_recovery_samples=32,
-        precision=assets.precision,
-    )
-    return TrialBench(Bench(assets, Resources()), TrialWork(b"", context, load_space("hybrid")))
+    return open_bench(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize("axis", ["width", "hybrid"])

@@ -11,24 +11,19 @@ import numpy as np
 import pytest
 from pruning.test_allocation import make_scores, make_spec
 from support.toy_campaign import campaign, fields, run_trial
+from support.trial_bench import open_bench
 
 from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
-from autoprune.evaluation.tasks import resolve_tasks
-from autoprune.pipeline.prepare import Preparation, prepare
-from autoprune.pipeline.run import Bench
 from autoprune.pruning.allocation import allocate
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.layout import Layout, layout_of, plan_of
-from autoprune.pruning.scores import Importance
-from autoprune.resources import Resources
 from autoprune.search.campaign import Campaign
 from autoprune.search.candidates.decode import DecodeContext
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.finish import Rerun, rerun
-from autoprune.search.knobs.space import load_space
 from autoprune.search.sampling.refine import choose_parent, climb, probes_of_climb, refined_trials
-from autoprune.search.trial.bench import TrialBench, TrialWork, axis_of
+from autoprune.search.trial.bench import TrialBench, axis_of
 from autoprune.search.work import Refinement, TrialJob
 from autoprune.tracking.records import TrialRecord
 
@@ -287,29 +282,10 @@ def test_a_job_travels_as_json() -> None:
 
 # ---- on the embedded model
 
-WANTED = Preparation(
-    model="embedded",
-    tasks=resolve_tasks(["digits_read"]),
-    splits=(("search", 8), ("confirm", 8)),
-    train_images=32,
-    calibration_images=12,
-)
-
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> TrialBench:
-    assets = prepare(WANTED, tmp_path_factory.mktemp("cache"), Resources())
-    assert isinstance(assets.importance, Importance)
-    context = DecodeContext(
-        spec=assets.spec,
-        importance=assets.importance,
-        min_params=1_000_000,
-        max_params=1_200_000,
-        train_samples=len(assets.train),
-        max_recovery_samples=32,
-        precision=assets.precision,
-    )
-    return TrialBench(Bench(assets, Resources()), TrialWork(b"", context, load_space("hybrid")))
+    return open_bench(tmp_path_factory.mktemp("cache"))
 
 
 def test_a_refined_trial_on_the_embedded_model(tools: TrialBench, tmp_path: Path) -> None:
