@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.families import CASES
@@ -12,12 +13,13 @@ from autoprune.models.families import text_config
 from autoprune.models.shape import meta_model, spec_of
 from autoprune.resources import Resources
 from autoprune.search.knobs.space import load_space
-from autoprune.search.problem import preparation
+from autoprune.search.problem import PipelineProblem, preparation
 from autoprune.search.records.stages import Forecast, Stages
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.search.trial.forecast import mark, set_mark
-from autoprune.search.trial.speed import measure_speeds, one_layer
+from autoprune.search.trial import forecast as forecasts
+from autoprune.search.trial.forecast import front_expected, mark, set_mark
+from autoprune.search.trial.speed import Speed, measure_speeds, one_layer
 
 HYBRID = load_space("hybrid")
 
@@ -85,3 +87,36 @@ def test_forecast_sums_its_stages() -> None:
     expected = Forecast(1.0, 20.0, 300.0, disk=0, runs=1, tokens=1)
     assert expected.seconds == sum(expected.stages.values()) == 321.0
     assert ToyProblem().forecast(make_settings({}), HYBRID) is None
+
+
+@pytest.mark.parametrize(("trials", "members"), [(0, 0), (1, 1), (5, 3.9), (9, 5.25), (16, 7)])
+def test_front_holds_few_of_many_trials(trials: float, members: float) -> None:
+    assert front_expected(trials) == pytest.approx(members, abs=0.02)
+
+
+def test_confirmation_is_said_for_the_front_that_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def fixed(*args: Any, share: float = 1.0, scopes: Any = ("full",), **kwargs: Any) -> Any:
+        shares.append(share)
+        return dict.fromkeys(scopes, Speed(1e-11, 1e-11))
+
+    monkeypatch.setattr(forecasts, "measure_speeds", fixed)
+
+    def said(most: int) -> Forecast:
+        given = {"home": tmp_path, "trials": 12, "confirm_points": most, "warm_baselines": False}
+        return PipelineProblem().forecast(make_settings(given), HYBRID)
+
+    one, six, twelve = said(1), said(6), said(12)
+    assert 1.0 in shares  # the dense model is timed as wide as it is
+    assert min(shares) < 1.0
+    # Of 12 trials some are stopped: fewer than six lie on the front, whatever is allowed.
+    assert 3 < six.confirm / one.confirm < 6
+    assert twelve.confirm == pytest.approx(six.confirm)
+    assert six.prepare > forecasts.START_SECONDS
+    set_mark(make_settings({"home": tmp_path}), preparation(make_settings({"home": tmp_path})))
+    shares.clear()
+    assert said(6).prepare == forecasts.START_SECONDS
+    assert 1.0 not in shares
