@@ -18,6 +18,7 @@ import torch
 
 from autoprune.data.encoding import EncodedSet, encode_for
 from autoprune.data.samples import SampleSet
+from autoprune.data.splits import DataSpec
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.retention import retention
@@ -34,7 +35,7 @@ from autoprune.pruning.importance import measure
 from autoprune.pruning.scores import Importance
 from autoprune.recovery.teacher import TeacherCache, build_teacher
 from autoprune.resources import Resources
-from autoprune.zoo import EMBEDDED, embedded_path, load_split
+from autoprune.zoo import EMBEDDED, embedded_path, splits_of
 
 NAMED = {EMBEDDED: embedded_path}
 """Models that go by a name of their own."""
@@ -57,6 +58,7 @@ class Preparation:
         train_images: recovery samples that are 100 % of the data.
         calibration_images: samples of the importance pass.
         cache_limit: bytes of cached features (or processed images) and teacher states.
+        data: what samples are read from; None: the embedded data.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Preparation:
     train_images: int = 2000
     calibration_images: int = 256
     cache_limit: int | None = None
+    data: DataSpec | None = None
 
 
 def inspect(model: str, *, outline: bool = False) -> Inspected:
@@ -134,13 +137,14 @@ def prepare(
         return cache.get(name, [dense.identity, reader, precision, inputs], run)
 
     # First, as it is short: a model that cannot do the tasks is not worth the passes that follow.
+    splits = splits_of(wanted.data)
     exams = {}
     for split, size in wanted.splits:
-        exam = _exam(stage, dense, load_split(split, size), split, wanted.tasks, folder)
+        exam = _exam(stage, dense, splits.open(split, size), split, wanted.tasks, folder)
         _check_ability(dense, exam)
         exams[split] = exam
-    train_set = load_split("train", wanted.train_images)
-    calibration_set = load_split("calibration", wanted.calibration_images)
+    train_set = splits.open("train", wanted.train_images)
+    calibration_set = splits.open("calibration", wanted.calibration_images)
     keep = None if wanted.cache_limit is None else wanted.cache_limit // 2
     encoded = partial(_encoded, stage, dense, keep=keep)
     train, calibration = encoded(train_set), encoded(calibration_set)
@@ -170,7 +174,7 @@ def prepare(
         [train.identity, limit],
         lambda: build_teacher(dense.model, train, limit, device=device),
     )
-    probe = encoded(load_split("calibration", min(PROBE_IMAGES, wanted.calibration_images)))
+    probe = encoded(splits.open("calibration", min(PROBE_IMAGES, wanted.calibration_images)))
     probe_teacher = stage(
         "probe",
         f"caching the dense model's states on {len(probe):,} probe samples",

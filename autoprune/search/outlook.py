@@ -8,7 +8,7 @@ from autoprune.search.fronts.front import Point, hypervolume, nondominated
 from autoprune.search.sampling.refine import REFINE
 from autoprune.search.settings import SearchSettings
 from autoprune.tracking.records import OWN, SAMPLED, TrialRecord, share_in
-from autoprune.zoo import SPLITS
+from autoprune.zoo import splits_of
 
 ENDED = ("complete", "stopped", "failed")
 
@@ -99,9 +99,10 @@ def confirmation_seconds(
     full = [r for r in records if r.state == "complete" and r.baseline is not None]
     chosen = front[: settings.confirm_points]
     own = {record.trial for record in chosen}
+    splits = splits_of(None)
     images = {
-        "search": settings.search_samples or SPLITS["search"],
-        "confirm": settings.confirm_samples or SPLITS["confirm"],
+        "search": settings.search_samples or splits.size("search"),
+        "confirm": settings.confirm_samples or splits.size("confirm"),
     }
     scale = images["confirm"] / images["search"] / scored
     # What a run of the confirmation has no need of: the plan is known, and no proxy decides.

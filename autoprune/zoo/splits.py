@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from autoprune.data.samples import Sample, Turn
+from autoprune.data.splits import DataSpec, Splits
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
 from autoprune.zoo.digits import draw, pools, source_digits
@@ -109,3 +110,33 @@ def load_split(split: str, size: int | None = None) -> DigitSet:
     if size < 1:
         raise AutoPruneError(f"a split of {size} images is empty: ask for at least 1")
     return DigitSet(split, size)
+
+
+class DigitSplits:
+    """The digits as one :class:`~autoprune.data.splits.Splits`; any number of samples is made."""
+
+    name = "digits"
+
+    @property
+    def identity(self) -> str:
+        """Content hash of all splits."""
+        return content_hash([self.open(split).identity for split in SPLITS])
+
+    def size(self, split: str) -> int:
+        """Return how many samples of a split are used unless asked otherwise."""
+        return len(load_split(split))
+
+    def open(self, split: str, size: int | None = None) -> DigitSet:
+        """Return the first ``size`` samples of a split, see :func:`load_split`."""
+        return load_split(split, size)
+
+
+def splits_of(data: DataSpec | None) -> Splits:
+    """Return the splits of a user's data; None means the digits.
+
+    Raises:
+        AutoPruneError: for data that cannot be read.
+    """
+    if data is None:
+        return DigitSplits()
+    raise AutoPruneError("data of your own cannot be read yet: leave --data out")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from autoprune.data.samples import SampleSet
+from autoprune.data.splits import SPLIT_NAMES
 from autoprune.errors import AutoPruneError
-from autoprune.zoo import FAMILIES, SPLITS, load_split
+from autoprune.zoo import FAMILIES, SPLITS, load_split, splits_of
 from autoprune.zoo.digits import glyphs, pools, source_digits
 from autoprune.zoo.model import UNKNOWN, build_tokenizer
 from autoprune.zoo.questions import YES_NO, form
@@ -190,3 +191,13 @@ def test_questions_are_made_fast() -> None:
     begun = time.perf_counter()
     made = sum(len(sample.turns) for sample in load_split("train", 500))
     assert made / (time.perf_counter() - begun) > 4000  # about 60,000 on a quiet core
+
+
+def test_the_digits_are_one_of_the_splits() -> None:
+    splits = splits_of(None)
+    assert {name: splits.size(name) for name in SPLIT_NAMES} == SPLITS
+    assert splits.open("search", 5).identity == load_split("search", 5).identity
+    assert len(splits.open("report")) == SPLITS["report"]
+    assert splits.identity == splits_of(None).identity
+    with pytest.raises(AutoPruneError, match="did you mean 'search'"):
+        splits.size("serach")

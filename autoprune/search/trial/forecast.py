@@ -16,6 +16,7 @@ import torch
 
 from autoprune.cost.flops import ModelFlops, flops_of
 from autoprune.data.encoding import encode_for
+from autoprune.data.splits import Splits
 from autoprune.identity import content_hash
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import Inspected, load_processor
@@ -39,7 +40,7 @@ from autoprune.search.settings import SearchSettings
 from autoprune.search.starts.baselines import known
 from autoprune.search.trial.speed import Speed, measure_speeds
 from autoprune.tracking.records import START
-from autoprune.zoo import SPLITS, load_split
+from autoprune.zoo import splits_of
 
 START_SECONDS = 5.0
 """Imports, and Ray's start, which runs beside the preparation."""
@@ -140,7 +141,8 @@ def forecast(
         dense: its model.
         sizes: that it samples from.
     """
-    lengths = _lengths(dense)
+    splits = splits_of(wanted.data)
+    lengths = _lengths(dense, splits)
     cost = flops_of(dense.config, lengths.image_tokens or None)
     resources = Resources(cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
     base = space.complete({})
@@ -158,7 +160,7 @@ def forecast(
         scopes=["full", *scopes, *(str(knobs["scope"]) for knobs in first)],
         dtype=dtype,
     )
-    images = {split: SPLITS[split] if size is None else size for split, size in wanted.splits}
+    images = {split: splits.size(split) if size is None else size for split, size in wanted.splits}
 
     def forward(
         shapes: tuple[LayerShape, ...], samples: float, speed: Speed, vision: bool = False
@@ -279,12 +281,13 @@ def _step(cost: ModelFlops, shapes: tuple[LayerShape, ...], lengths: _Lengths, s
     )
 
 
-def _lengths(dense: Inspected) -> _Lengths:
+def _lengths(dense: Inspected, splits: Splits) -> _Lengths:
     """Read mean lengths off a few samples, tokenised by the model's own processor."""
     vision = wrapper_of(dense.config).projector is not None
     processor = load_processor(dense.directory, vision)
     started = time.perf_counter()
-    encoded = encode_for(dense.config, load_split("search", _SAMPLE), processor)
+    samples = splits.open("search", _SAMPLE)
+    encoded = encode_for(dense.config, samples, processor)
     seconds = time.perf_counter() - started
     rows = len(encoded)
     return _Lengths(
@@ -292,9 +295,9 @@ def _lengths(dense: Inspected) -> _Lengths:
         predicted=round(encoded.num_answer_tokens / rows),
         image_tokens=encoded.image_tokens,
         whole=encoded.whole,
-        rows=rows / _SAMPLE,
-        reading=seconds / _SAMPLE if encoded.whole and encoded.has_images else 0.0,
-        questions=round(sum(len(s.turns) for s in load_split("search", _SAMPLE)) / _SAMPLE),
+        rows=rows / len(samples),
+        reading=seconds / len(samples) if encoded.whole and encoded.has_images else 0.0,
+        questions=round(sum(len(sample.turns) for sample in samples) / len(samples)),
     )
 
 
