@@ -16,7 +16,18 @@ from collections.abc import Sequence
 import typer
 
 from autoprune import __version__
-from autoprune.cli import apply, compare, convert, evaluate, front, models, search, spaces, ui
+from autoprune.cli import (
+    apply,
+    compare,
+    convert,
+    evaluate,
+    export,
+    front,
+    models,
+    search,
+    spaces,
+    ui,
+)
 from autoprune.cli.options import example
 from autoprune.cli.output import print_error
 from autoprune.errors import AutoPruneError
@@ -41,6 +52,7 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("front", epilog=front.EXAMPLE)(front.front)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("apply", epilog=apply.EXAMPLE)(apply.apply)
+app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
 app.command("models", epilog=models.EXAMPLE)(models.models)

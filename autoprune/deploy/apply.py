@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from autoprune.deploy.card import MADE_HERE, Dense, Facts, card_files
+from autoprune.deploy.readme import Loading
 from autoprune.deploy.source import KeptScores, Source
 from autoprune.errors import AutoPruneError
 
@@ -89,7 +90,7 @@ def apply_kept(source: Source, out: Path, on_stage: Stage = lambda text: None) -
     from autoprune.pruning.surgery import pruned_config
     from autoprune.resources import suited_threads
 
-    dense = _inspect(source)
+    dense = inspect_dense(source)
     on_stage("load the kept weights")
     config = pruned_config(dense.config, source.candidate.plan)
     model = from_arrays(config, _arrays(source.weights))
@@ -116,7 +117,7 @@ def rebuild(
     from autoprune.models.quantise import dequantise
 
     check_output_dir(out)
-    dense = _inspect(source)
+    dense = inspect_dense(source)
 
     from autoprune.pipeline.run import Bench
     from autoprune.resources import Resources
@@ -162,7 +163,7 @@ def _score(run: CandidateRun, split: str) -> KeptScores:
     return KeptScores(split, scores.by_task, found.value, found.raw)
 
 
-def _inspect(source: Source) -> Inspected:
+def inspect_dense(source: Source) -> Inspected:
     """Check the dense model, and that it is the one that the candidate was cut from."""
     from autoprune.pipeline.prepare import inspect
 
@@ -183,6 +184,7 @@ def _facts(
     dense_scores: Mapping[str, float],
     left: tuple[str, ...],
 ) -> Facts:
+    from autoprune.models.families import wrapper_of
     from autoprune.zoo import EMBEDDED
 
     licence = dense.licence or (MADE_HERE if dense.ref == EMBEDDED else "other (none is stated)")
@@ -190,7 +192,15 @@ def _facts(
         settings=source.settings,
         trial=source.trial,
         candidate=candidate,
-        dense=Dense(dense.ref, dense.identity, licence, dense.spec, dense_scores),
+        dense=Dense(
+            dense.ref,
+            dense.identity,
+            licence,
+            dense.spec,
+            dense_scores,
+            vision=wrapper_of(dense.config).projector is not None,
+            hub=dense.ref != EMBEDDED and not Path(dense.ref).exists(),
+        ),
         split=made.split,
         scores=made.scores,
         retention=made.retention,
@@ -214,7 +224,7 @@ def _save(
     """Quantise a recovered model where its candidate says so, in place, and write it."""
     from autoprune.cost.bytes import dense_bytes, stored_bytes
     from autoprune.cost.parameters import size_of
-    from autoprune.models.checkpoint import how_to_load, save_checkpoint
+    from autoprune.models.checkpoint import save_checkpoint
     from autoprune.models.families import wrapper_of
     from autoprune.models.loading import load_processor
     from autoprune.models.precision import PRECISIONS
@@ -227,7 +237,7 @@ def _save(
     facts = _facts(source, candidate, dense, made, dense_scores, left)
     on_stage("write the checkpoint, and reload it in a fresh process")
     processor = load_processor(dense.directory, wrapper_of(dense.config).projector is not None)
-    card = card_files(facts, how_to_load(model.config))
+    card = card_files(facts, checkpoint_loading(model.config))
     saved = save_checkpoint(model, processor, out, card)
     size = size_of(dense.spec, candidate.plan)
     stored = stored_bytes(dense.spec, candidate.plan, candidate.precision)
@@ -241,6 +251,26 @@ def _save(
         left=left,
         retention=facts.retention,
         proof=saved.proof,
+    )
+
+
+def checkpoint_loading(config: Any) -> Loading:
+    """Return how a Hugging Face checkpoint of ``config`` is loaded, for its card."""
+    from autoprune.models.checkpoint import how_to_load, records_shapes
+
+    quantised = getattr(config, "quantization_config", None) is not None
+    libraries = "torch, transformers and torchao" if quantised else "torch and transformers"
+    brings = "It brings the code that builds them. " if records_shapes(config) else ""
+    return Loading(
+        format="hf",
+        library="transformers",
+        needs=f"{brings}{libraries[0].upper()}{libraries[1:]} are enough; AutoPrune is not needed. "
+        "`directory` is this folder.",
+        code=how_to_load(config),
+        notes=(
+            "Before it was written it was loaded in a fresh process, and its logits, its answers "
+            "and its processor compared.",
+        ),
     )
 
 

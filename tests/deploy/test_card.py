@@ -1,15 +1,14 @@
-"""What a card says of a point."""
+"""What a card says of a point, and that it has the form that the hub reads."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from autoprune.deploy.card import Facts, _kept
+from autoprune.deploy.readme import kept_lines
 from autoprune.tracking.records import FrontPoint, Retention
 
 
-def facts(**point: Any) -> Facts:
+def scores(**point: Any) -> dict[str, Any]:
     found = FrontPoint(
         trial=4,
         params=10,
@@ -21,13 +20,11 @@ def facts(**point: Any) -> Facts:
         retention=Retention(mean=0.9, low=0.88, high=0.92, seeds=3),
         **point,
     )
-    unused: Any = None
-    candidate: Any = SimpleNamespace(recipe=SimpleNamespace(seed=5))
-    return Facts(unused, 4, candidate, unused, "confirm", {}, 0.91, 0.91, found, {})
+    return {"confirmed": found.model_dump(mode="json"), "retention": 0.91, "seed": 5}
 
 
 def test_a_tie_stands_on_the_card() -> None:
-    said = " ".join(_kept(facts(tied_with=(2,), tied_smaller=(2,), behind=True)))
+    said = " ".join(kept_lines(scores(tied_with=(2,), tied_smaller=(2,), behind=True)))
     assert "0.900 [0.880, 0.920]" in said
     assert "it is tied with 2, which is smaller" in said
-    assert "tied" not in " ".join(_kept(facts()))
+    assert "tied" not in " ".join(kept_lines(scores()))

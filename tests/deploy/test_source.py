@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from support.decoding import CONTEXT
 
 from autoprune.deploy.apply import apply_kept, rebuild
-from autoprune.deploy.card import Dense, Facts, card_files
+from autoprune.deploy.card import Dense, Facts, card_files, read_card
+from autoprune.deploy.readme import Loading
 from autoprune.deploy.source import from_checkpoint, from_search, is_checkpoint, plain_retention
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import retention
@@ -28,6 +30,7 @@ from autoprune.search.trial.bench import TrialWork
 from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
 from autoprune.zoo import build_config
 
+LOADING = Loading("hf", "transformers", "Torch is enough.", "from transformers import X\n")
 DENSE_SCORES = {"digits_read": 0.98, "digits_sum": 0.8}
 
 
@@ -80,7 +83,7 @@ def facts(spec: BackboneSpec, tmp_path: Path) -> Facts:
 
 def write_card(facts: Facts, folder: Path) -> Path:
     folder.mkdir()
-    for name, text in card_files(facts, "from transformers import X\n").items():
+    for name, text in card_files(facts, LOADING).items():
         (folder / name).write_text(text)
     return folder
 
@@ -99,32 +102,70 @@ def test_a_card_reads_back_as_it_was(facts: Facts, tmp_path: Path) -> None:
 
 
 def test_a_card_says_what_a_reader_needs(facts: Facts, tmp_path: Path) -> None:
-    files = card_files(facts, "from transformers import X\n")
+    files = card_files(facts, LOADING)
     card = files["README.md"]
     for words in (
         "license: apache-2.0",
-        "base_model: embedded",
+        "library_name: transformers",
+        "Torch is enough.",
         "from transformers import X",
         "0.900 [0.880, 0.920]",
-        "| digits_sum | 0.600 | 0.800 |",
-        "autoprune apply DIRECTORY --rebuild",
+        "| digits_sum | exact_match | 0.600 | 0.800 |",
+        "autoprune export DIRECTORY --rebuild --format hf",
         "seed 5",
         "CC BY 4.0",
     ):
         assert words in card
-    alone = card_files(replace(facts, point=None), "")["README.md"]
+    alone = card_files(replace(facts, point=None), LOADING)["README.md"]
     assert f"retain {facts.retention:.3f} of the dense model's ability" in alone
     everything = "".join(files.values())
     assert "secret" not in everything  # what is this machine's alone stays here
     assert str(tmp_path) not in everything
 
 
+@pytest.mark.parametrize(
+    ("licence", "hub", "expected"),
+    [
+        ("llama2", True, {"license": "llama2", "base_model": "llava-hf/llava-1.5-7b-hf"}),
+        ("My own terms", False, {"license": "other", "license_name": "My own terms"}),
+        ("other (none is stated)", False, {"license": "other"}),
+    ],
+)
+def test_a_card_has_the_form_of_the_hub(
+    facts: Facts, licence: str, hub: bool, expected: dict[str, str]
+) -> None:
+    dense = replace(facts.dense, ref="llava-hf/llava-1.5-7b-hf", licence=licence, hub=hub)
+    card = ModelCard(card_files(replace(facts, dense=dense), LOADING)["README.md"])
+    values = card.data.to_dict()
+    assert {name: values.get(name) for name in expected} == expected
+    assert ("base_model" in values) is hub
+    assert (values["library_name"], values["pipeline_tag"]) == (
+        "transformers",
+        "image-text-to-text",
+    )
+    results = card.data.eval_results
+    by_task = {r.dataset_name: r.metric_value for r in results if r.metric_type == "exact_match"}
+    assert by_task == facts.scores
+    kept = [r.metric_value for r in results if r.metric_type == "retention"]
+    assert kept == [0.9, 0.88, 0.92]  # the mean over seeds, and its interval
+
+
+def test_a_card_of_an_earlier_version_is_refused(facts: Facts, tmp_path: Path) -> None:
+    folder = write_card(facts, tmp_path / "made")
+    assert read_card(folder).scores["form"] == "stock"
+    scores = json.loads((folder / "scores.json").read_text())
+    del scores["form"]
+    (folder / "scores.json").write_text(json.dumps(scores))
+    with pytest.raises(AutoPruneError, match="earlier version, whose card says too little"):
+        read_card(folder)
+
+
 def test_a_card_says_how_its_weights_are_stored(facts: Facts) -> None:
-    plain = json.loads(card_files(facts, "")["scores.json"])
+    plain = json.loads(card_files(facts, LOADING)["scores.json"])
     assert (plain["bytes"], plain["precision"]) == (4 * plain["params"], "float32")
     candidate = replace(facts.candidate, precision="int4")
     small = replace(facts, candidate=candidate, left=("layers.0.mlp.down_proj",))
-    files = card_files(small, "")
+    files = card_files(small, LOADING)
     scores = json.loads(files["scores.json"])
     assert scores["bytes"] < plain["bytes"] / 2
     assert scores["bytes_fraction"] < plain["bytes_fraction"] == plain["fraction"]
@@ -132,7 +173,6 @@ def test_a_card_says_how_its_weights_are_stored(facts: Facts) -> None:
     for words in (
         f"({scores['bytes']:,} bytes, {scores['bytes_fraction']:.1%} of the dense model",
         "quantised to int4",
-        "torch, transformers and torchao are enough",
         "1 of them have widths that do not suit the format",
     ):
         assert words in files["README.md"]
