@@ -30,6 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy": FLOOR_1
     | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources", "pipeline", "tracking"}
     | {"search"},
+    "doctor": FLOOR_1
+    | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources", "pipeline", "tracking"}
+    | {"search"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"__init__"}
 

@@ -1,0 +1,1 @@
+"""What this machine is, what keeps a search from running on it, and how much it can search."""
