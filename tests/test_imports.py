@@ -41,7 +41,7 @@ SEARCH = (
     ("fronts", "knobs", "options", "patience"),
     ("sampling",),
     ("settings",),
-    ("candidates", "fidelity", "outlook", "records"),
+    ("candidates", "exams", "fidelity", "outlook", "records"),
     ("listener", "study", "work"),
     ("campaign", "starts", "tracked"),
     ("trial", "workers"),

@@ -41,11 +41,11 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
     says what is not, and why.
     """
     from autoprune.cost.bytes import dense_bytes, stored_bytes
-    from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.pipeline.prepare import inspect, working_precision
     from autoprune.pruning.allocation import reachable
     from autoprune.pruning.knobs import Allocation
     from autoprune.search.candidates.sizes import channel_multiple, read_sizes
+    from autoprune.search.exams import tasks_of
     from autoprune.search.knobs.grid import cells
     from autoprune.search.knobs.space import load_space, with_precisions
     from autoprune.search.preflight import preflight
@@ -102,7 +102,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
                 for name, (low, high) in sizes.spans.items()
             },
         },
-        "tasks": [task.name for task in resolve_tasks(settings.tasks or None)],
+        "tasks": [task.name for task in tasks_of(settings)],
         "confirmation": _confirmation(settings, space),
         "forecast": None if expected is None else forecast_values(expected),
         "memory": asdict(held),

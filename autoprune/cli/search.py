@@ -36,6 +36,11 @@ def search(
     model: Annotated[str | None, setting("model", GOAL, metavar="MODEL")] = None,
     name: Annotated[str | None, setting("name", GOAL, metavar="NAME")] = None,
     tasks: Annotated[list[str] | None, setting("tasks", GOAL, metavar="TASK[,TASK...]")] = None,
+    task_data: Annotated[list[str] | None, setting("task_data", GOAL, metavar="TASK=DIR")] = None,
+    capabilities: Annotated[
+        list[str] | None,
+        setting("capabilities", GOAL, option="--capability", metavar="TASK=WORD"),
+    ] = None,
     min_size: Annotated[str | None, setting("min_size", GOAL, metavar="SIZE")] = None,
     deployable: Annotated[str | None, setting("deployable", GOAL, metavar="stock|any")] = None,
     multiple: Annotated[int | None, setting("multiple", HOW)] = None,

@@ -148,7 +148,7 @@ class _Exam:
         gpus: float,
         on_stage: Callable[[str], None],
     ) -> None:
-        from autoprune.evaluation.tasks import materialise
+        from autoprune.evaluation.materials import materialise
         from autoprune.resources import Resources
         from autoprune.zoo import load_split
 

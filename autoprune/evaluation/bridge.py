@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +15,25 @@ import torch
 from autoprune.data.chat import tokenizer_of
 from autoprune.data.encoding import IGNORED, EncodedSet, encode
 from autoprune.data.fractions import nested_fraction
-from autoprune.data.samples import Sample, Turn
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation import harness
+from autoprune.evaluation.asked import AskedSet
+from autoprune.evaluation.documents import Documents
+from autoprune.evaluation.external import open_documents, opened
 from autoprune.evaluation.generation import (
     AnswerEngine,
     GenericEngine,
     PackedEngine,
     Question,
+    RoutedEngine,
     finish,
 )
-from autoprune.evaluation.scores import TaskScore, TaskScores
-from autoprune.evaluation.tasks import SPLIT, TaskSpec, manifest
+from autoprune.evaluation.likelihood import Given, losses
+from autoprune.evaluation.materials import SPLIT, manifest
+from autoprune.evaluation.reading import read_score
+from autoprune.evaluation.scores import TaskScores
+from autoprune.evaluation.sources import split_of
+from autoprune.evaluation.tasks import TaskSpec
 from autoprune.models.vision import vision_features
 
 
@@ -76,10 +83,10 @@ class Evaluator:
         self.engine = engine or ("packed" if packed else "generic")
         self.batch_size = batch_size or {"packed": 16, "generic": 32}[self.engine]
         self._note = manifest(self.task_dir)
-        self._tasks = [harness.load_task(spec.name, self.task_dir, SPLIT) for spec in self.specs]
-        self._docs = self._select(fraction, seed)
-        self.images = len({i for docs in self._docs for i in docs["image_id"]})
-        self.questions = sum(len(docs["doc_id"]) for docs in self._docs)
+        self._tasks, self._splits, self._docs = self._open()
+        self._select(fraction, seed)
+        self.images = len({i for docs in self._docs for i in docs.image_id})
+        self.questions = sum(len(docs) for docs in self._docs)
         self._given = encoded
         self._packed: tuple[EncodedSet, Mapping[str, tuple[int, int]]] | None = None
 
@@ -91,7 +98,7 @@ class Evaluator:
     @property
     def docs(self) -> dict[str, list[str]]:
         """Names of the documents (questions) that are asked, by task."""
-        return {s.name: docs["doc_id"] for s, docs in zip(self.specs, self._docs, strict=True)}
+        return {s.name: docs.doc_id for s, docs in zip(self.specs, self._docs, strict=True)}
 
     def features(self, model: Any, batch_size: int = 64) -> np.ndarray | None:
         """Return the frozen vision features of all images, for :meth:`evaluate`.
@@ -141,62 +148,106 @@ class Evaluator:
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            results = harness.run(self._tasks, partial(self._answer, model, engine))
+            results = harness.run(
+                self._tasks, partial(self._answer, model, engine), partial(self._rank, model)
+            )
         finally:
             for module, training in modes:
                 module.training = training
-        scores = tuple(
-            _read(spec, results, docs["doc_id"], docs["image_id"])
-            for spec, docs in zip(self.specs, self._docs, strict=True)
-        )
+        with harness.quietly(), tempfile.TemporaryDirectory() as scratch:
+            scores = tuple(
+                read_score(spec, results, docs.doc_id, docs.image_id, task, scratch)
+                for spec, docs, task in zip(self.specs, self._docs, self._tasks, strict=True)
+            )
         return TaskScores(scores, seconds=time.perf_counter() - started)
 
     def _engine(self, features: np.ndarray | torch.Tensor | None) -> AnswerEngine:
+        generic = GenericEngine(self.processor, self.batch_size)
         if self.engine == "generic":
-            return GenericEngine(self.processor, self.batch_size)
+            return generic
         encoded, places = self._encoding()
         tokenizer = tokenizer_of(self.processor)
-        return PackedEngine(tokenizer, encoded, places, features, self.batch_size)
+        packed = PackedEngine(tokenizer, encoded, places, features, self.batch_size)
+        return packed if len(places) == self.questions else RoutedEngine(packed, generic)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {spec.name: i for i, spec in enumerate(self.specs)}
+
+    def _images_of(self, index: int, to_visual: Any, doc: int) -> Any:
+        data = self._tasks[index].dataset[self._splits[index]]
+        return partial(_images, data, doc, to_visual)
 
     def _answer(self, model: Any, engine: AnswerEngine, requests: list[Any]) -> list[str]:
-        place = {spec.name: i for i, spec in enumerate(self.specs)}
         questions = []
         for request in requests:
-            text, options, to_visual, doc, task, split = request.args
-            index = place[task]
+            text, options, to_visual, doc, task, _ = request.args
+            index = self._place[task]
+            until = options.get("until") or ()
             questions.append(
                 Question(
-                    key=self._docs[index]["doc_id"][doc],
+                    key=self._docs[index].doc_id[doc],
                     text=text,
-                    images=partial(_images, self._tasks[index].dataset[split], doc, to_visual),
-                    max_new_tokens=int(options.get("max_new_tokens", 16)),
-                    until=tuple(options.get("until") or ()),
+                    images=self._images_of(index, to_visual, doc),
+                    max_new_tokens=int(
+                        options.get("max_new_tokens", self.specs[index].max_new_tokens)
+                    ),
+                    until=(until,) if isinstance(until, str) else tuple(until),
                 )
             )
         return engine.answer(model, questions)
 
+    def _rank(self, model: Any, requests: list[Any]) -> list[tuple[float, bool]]:
+        asked = []
+        for request in requests:
+            text, given, to_visual, doc, task, split = request.args
+            index = self._place[task]
+            if callable(given):  # a task of one answer says how to read it
+                given = given(self._tasks[index].dataset[split][doc])
+            asked.append(Given(text, str(given), self._images_of(index, to_visual, doc)))
+        return losses(self.processor, model, asked)
+
     # --- documents ------------------------------------------------------------------------------
 
-    def _select(self, fraction: float, seed: int) -> list[dict[str, list[Any]]]:
-        """Choose images for all tasks, restrict the tasks to them, and return their columns."""
-        all_docs = [task.test_docs_no_media() for task in self._tasks]
-        place: dict[int, tuple[float, int]] = {}
-        for docs in all_docs:
-            columns = [docs[name][:] for name in ("sample", "ring", "stratum")]
-            place.update({i: (ring, stratum) for i, ring, stratum in zip(*columns, strict=True)})
-        known = np.array(sorted(place))
-        ring, strata = np.array([place[i] for i in known.tolist()]).T
+    def _open(self) -> tuple[list[Any], list[str], list[Documents]]:
+        """Open each task, and return it with the split of its data and its documents."""
+        tasks, splits, found = [], [], []
+        for spec in self.specs:
+            docs = Documents.read(self.task_dir, spec.name)
+            if docs is None:
+                task, split = harness.load_task(spec.name, self.task_dir, SPLIT), SPLIT
+                docs = _made(task)
+            else:
+                task = open_documents(spec, self.task_dir)
+                split = split_of(vars(task.config))
+            harness.only_metrics(task, spec.metrics)
+            tasks.append(task)
+            splits.append(split)
+            found.append(docs)
+        return tasks, splits, found
+
+    def _select(self, fraction: float, seed: int) -> None:
+        """Choose images for all tasks, and restrict the tasks to them."""
+        place: dict[str, tuple[float, int]] = {}
+        for docs in self._docs:
+            for image, ring, stratum in zip(docs.image_id, docs.ring, docs.stratum, strict=True):
+                place.setdefault(image, (ring, stratum))
+        known = np.array(list(place))
+        ring, strata = np.array(list(place.values())).T
         chosen = known[nested_fraction(ring, strata.astype(np.int64), fraction, seed)]
-        selected = []
-        for spec, task, docs in zip(self.specs, self._tasks, all_docs, strict=True):
-            rows = np.flatnonzero(np.isin(docs["sample"][:], chosen))
+        for index, (spec, task, split) in enumerate(
+            zip(self.specs, self._tasks, self._splits, strict=True)
+        ):
+            docs = self._docs[index]
+            rows = np.flatnonzero(np.isin(docs.image_id, chosen))
             if not len(rows):
                 raise AutoPruneError(
                     f"a fraction of {fraction:g} of {len(known)} images leaves no question for "
                     f"task {spec.name!r}: take a larger one"
                 )
-            selected.append(harness.select_docs(task, SPLIT, rows.tolist()))
-        return selected
+            used = None if spec.family is None else (task.config.doc_to_text, "answer")
+            harness.select_docs(task, split, rows.tolist(), used)
+            self._docs[index] = docs.only(rows)
 
     def _encoding(self) -> tuple[EncodedSet, Mapping[str, tuple[int, int]]]:
         if self._packed is None:
@@ -215,7 +266,10 @@ class Evaluator:
         places = {
             key: (sample, turn + 1)
             for docs in self._docs
-            for key, sample, turn in zip(docs["doc_id"], docs["sample"], docs["turn"], strict=True)
+            for key, sample, turn, packed in zip(
+                docs.doc_id, docs.sample, docs.turn, docs.packed, strict=True
+            )
+            if packed
         }
         self._check_belongs(encoded, places)
         return encoded, places
@@ -226,8 +280,9 @@ class Evaluator:
         """Compare some answers in ``encoded`` with the documents': another set has others."""
         docs = [
             (key, answer)
-            for columns in self._docs
-            for key, answer in zip(columns["doc_id"], columns["answer"], strict=True)
+            for spec, columns in zip(self.specs, self._docs, strict=True)
+            if spec.family is not None
+            for key, answer in zip(columns.doc_id, columns.answer, strict=True)
         ]
         docs = docs[:: max(1, len(docs) // probes)]
         alike = 0
@@ -246,91 +301,40 @@ class Evaluator:
 
     def _encode(self) -> tuple[EncodedSet, Mapping[str, tuple[int, int]]]:
         """Encode the chosen documents from the task directory, reading images one by one."""
-        images: dict[int, tuple[Any, int]] = {}
-        turns: dict[int, list[tuple[int, str, Turn]]] = {}
-        for task, docs in zip(self._tasks, self._docs, strict=True):
-            names = ("sample", "turn", "doc_id", "question", "answer", "family")
-            for row, doc in enumerate(zip(*(docs[name] for name in names), strict=True)):
-                sample, turn, key, *words = doc
-                images.setdefault(sample, (task.test_docs(), row))
-                turns.setdefault(sample, []).append((turn, key, Turn(*words)))
-        chosen, places = [], {}
-        for row, sample in enumerate(sorted(turns)):
-            asked = sorted(turns[sample], key=lambda item: item[0])
-            chosen.append((*images[sample], tuple(turn for *_, turn in asked)))
-            places.update({key: (row, k) for k, (_, key, _) in enumerate(asked, start=1)})
-        return encode(_Chosen(chosen), self.processor, packed=True), places
+        asked = AskedSet(self.task_dir.name)
+        keys = [
+            asked.add(docs, partial(self._shown, index), self.processor)
+            for index, docs in enumerate(self._docs)
+        ]
+        places = {
+            key: place
+            for docs, found in zip(self._docs, keys, strict=True)
+            for key, place, packed in zip(docs.doc_id, found, docs.packed, strict=True)
+            if packed
+        }
+        return encode(asked, self.processor, packed=True), places
+
+    def _shown(self, index: int, doc: int) -> list[Any]:
+        task = self._tasks[index]
+        return _images(task.dataset[self._splits[index]], doc, task.doc_to_visual)
 
 
-class _Chosen(Sequence[Sample]):
-    """Samples whose images are read when asked for."""
-
-    def __init__(self, rows: Sequence[tuple[Any, int, tuple[Turn, ...]]]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        data, row, turns = self.rows[index]
-        return Sample(str(index), data[row]["image"], turns)
-
-
-def _images(data: Any, doc: int, to_visual: Any) -> list[Any]:
-    return [image for image in to_visual(data[doc]) or [] if image is not None]
-
-
-def _read(
-    spec: TaskSpec, results: Mapping[str, Any], docs: Sequence[str], images: Sequence[str]
-) -> TaskScore:
-    """Read one task's score and what each document adds to it.
-
-    Raises:
-        AutoPruneError: it is not exactly one finite number a metric, within [0, maximum].
-    """
-    found = results["results"].get(spec.name, {})
-    total = 0.0
-    for metric in spec.metrics:
-        key = f"{metric},{spec.filter}"
-        value = found.get(key)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float, np.floating, np.integer))
-            or not math.isfinite(value)
-        ):
-            raise AutoPruneError(
-                f"lmms-eval returned {value!r} for {key!r} of task {spec.name!r}, "
-                "where one finite number was due"
-            )
-        total += float(value)
-    score = total / spec.maximum
-    if not -1e-9 <= score <= 1 + 1e-9:
-        raise AutoPruneError(
-            f"task {spec.name!r} scored {total:g}, outside [0, {spec.maximum:g}]: mend its maximum"
-        )
-    values = _values(spec, results["samples"][spec.name], len(docs))
-    if values is not None and abs(values.mean() - score) > 1e-6:
-        values = None  # the metric is no mean over documents
-    if not spec.higher_is_better:
-        score = 1.0 - score
-        values = None if values is None else 1.0 - values
-    return TaskScore(
-        name=spec.name,
-        metric=spec.metric,
-        chance=spec.chance,
-        score=score,
-        docs=np.asarray(docs, dtype=np.str_),
-        images=np.asarray(images, dtype=np.str_),
-        values=values,
+def _made(task: Any) -> Documents:
+    """Return the documents of a task that was made of a sample set: it has columns for it."""
+    docs = task.test_docs_no_media()
+    columns = {name: list(docs[name][:]) for name in docs.column_names}
+    return Documents(
+        doc_id=columns["doc_id"],
+        image_id=columns["image_id"],
+        sample=columns["sample"],
+        turn=columns["turn"],
+        packed=[True] * len(docs),
+        question=columns["question"],
+        answer=columns["answer"],
+        ring=columns["ring"],
+        stratum=columns["stratum"],
     )
 
 
-def _values(spec: TaskSpec, logged: Sequence[Mapping[str, Any]], docs: int) -> np.ndarray | None:
-    """Return ``float64 [docs]``, or None where a document has no number of its own."""
-    values = np.full(docs, np.nan)
-    for sample in logged:
-        parts = [sample.get(metric) for metric in spec.metrics]
-        parts = [part.get("score") if isinstance(part, Mapping) else part for part in parts]
-        if all(isinstance(part, (int, float, np.floating, np.integer)) for part in parts):
-            values[int(sample["doc_id"])] = sum(map(float, parts)) / spec.maximum  # type: ignore[arg-type]
-    return values if docs and np.isfinite(values).all() else None
+def _images(data: Any, doc: int, to_visual: Any) -> list[Any]:
+    return opened(to_visual(data[doc]))

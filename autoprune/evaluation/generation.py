@@ -89,6 +89,13 @@ def require_finite(logits: torch.Tensor) -> None:
         )
 
 
+def without_marks(processor: Any, text: str) -> str:
+    """Return a prompt without marks of images: they are set before it, as many as there are."""
+    for mark in {getattr(processor, "image_token", None), "<image>"} - {None, ""}:
+        text = text.replace(str(mark), "")
+    return text.strip() if text.strip() else text
+
+
 # --- any model ----------------------------------------------------------------------------------
 
 
@@ -125,7 +132,7 @@ class GenericEngine:
         if self.processor is tokenizer:  # a plain language model reads no images
             images = [[] for _ in questions]
         prompts = [
-            prompt_of(self.processor, question.text, len(shown))
+            prompt_of(self.processor, without_marks(self.processor, question.text), len(shown))
             for question, shown in zip(questions, images, strict=True)
         ]
         inputs = self.processor(
@@ -164,6 +171,31 @@ class GenericEngine:
                     break
                 kept.append(token)
             answers.append(finish(tokenizer, kept, question.until))
+        return answers
+
+
+@dataclass(frozen=True)
+class RoutedEngine:
+    """Asks what it can packed, and all else as any model is asked.
+
+    Attributes:
+        packed: answers the questions that stand in its encoded set.
+        generic: answers the others.
+    """
+
+    packed: PackedEngine
+    generic: GenericEngine
+
+    def answer(self, model: Any, questions: Sequence[Question]) -> list[str]:
+        """See :class:`AnswerEngine`."""
+        inside = [i for i, q in enumerate(questions) if q.key in self.packed.places]
+        beside = [i for i, q in enumerate(questions) if q.key not in self.packed.places]
+        answers = [""] * len(questions)
+        for engine, places in ((self.packed, inside), (self.generic, beside)):
+            if places:
+                found = engine.answer(model, [questions[i] for i in places])
+                for i, text in zip(places, found, strict=True):
+                    answers[i] = text
         return answers
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from autoprune.errors import AutoPruneError
-from autoprune.evaluation.tasks import no_progress_bars
+from autoprune.errors import AutoPruneError, did_you_mean
+
+ANSWERING = ("generate_until", "multiple_choice", "loglikelihood")
+"""Types of task that are answered here: one text, or a choice among given ones."""
 
 
 @cache
@@ -33,12 +37,33 @@ def lmms_eval() -> SimpleNamespace:
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
     logger.disable("lmms_eval")
+    for method in (
+        lmms_eval.api.task.ConfigurableTask.download,
+        lmms_eval.api.task.ConfigurableTask.process_results,
+    ):
+        # An error stays one: tried again five times it takes ten seconds and is no clearer.
+        method.retry.stop = lambda state: True
+        method.retry.reraise = True
     return SimpleNamespace(
         model=lmms_eval.api.model,
         task=lmms_eval.api.task,
         evaluator=lmms_eval.evaluator,
         tasks=lmms_eval.tasks,
     )
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switch the progress bars of ``datasets`` off, and back on if they were."""
+    import datasets
+
+    off = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not off:
+            datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager
@@ -80,52 +105,139 @@ def load_task(name: str, task_dir: Path, split: str) -> Any:
     return found[name]
 
 
-def select_docs(task: Any, split: str, rows: Sequence[int]) -> dict[str, list[Any]]:
+def build_task(config: dict[str, Any], data: Any = None, *, process: bool = True) -> Any:
+    """Build a task object of a configuration that was read with its functions.
+
+    Args:
+        config: of the task.
+        data: its documents, a ``DatasetDict``; None loads them as the configuration says.
+        process: let its ``process_docs`` at the given documents.
+    """
+    if data is not None and not process:
+        config = {**config, "process_docs": None}
+    with quietly():
+        return _given_task()(config, data)
+
+
+@cache
+def _given_task() -> type:
+    """Return the class of tasks whose documents may be given."""
+    import datasets
+
+    class GivenTask(lmms_eval().task.ConfigurableTask):  # type: ignore[name-defined,misc]
+        def __init__(self, config: dict[str, Any], data: Any = None) -> None:
+            self._given = data
+            super().__init__(config=config)
+
+        def download(self, dataset_kwargs: Any = None) -> None:
+            if self._given is None:
+                super().download(dataset_kwargs)
+                return
+            self.dataset = datasets.DatasetDict(self._given)
+            if self.config.process_docs is not None:
+                for name in self.dataset:
+                    self.dataset[name] = self.config.process_docs(self.dataset[name])
+            self.dataset_no_image = datasets.DatasetDict(
+                {name: without_media(split) for name, split in self.dataset.items()}
+            )
+
+    return GivenTask
+
+
+def image_columns(data: Any) -> list[str]:
+    """Return the columns of a data set that hold images, one or a list of them."""
+    import datasets
+
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in data.features.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
+
+
+def without_media(data: Any) -> Any:
+    """Return a data set without its columns of images, sound and films."""
+    import datasets
+
+    media = (datasets.Image, datasets.Audio, getattr(datasets, "Video", datasets.Audio))
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in data.features.items()}
+    return data.remove_columns([name for name, kind in kinds.items() if isinstance(kind, media)])
+
+
+class FreshDocs(list):  # type: ignore[type-arg]
+    """Documents without media, each read as a copy: some tasks change what they are given."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return copy.deepcopy(super().__getitem__(index))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (copy.deepcopy(doc) for doc in super().__iter__())
+
+
+def select_docs(
+    task: Any, split: str, rows: Sequence[int] | None = None, used: Sequence[str] | None = None
+) -> None:
     """Restrict a task object to these documents; its own ``limit`` only takes the first ones.
 
-    lmms-eval reads every document without its image twice a run; it gets them as a list with the
-    columns that the task uses, which is four times as fast as a data set.
+    lmms-eval reads every document without its media twice a run. It gets them as a list, which is
+    four times as fast as a data set; a task that scores by its images is left as it is.
 
-    Returns:
-        The columns of the documents, without images.
+    Args:
+        task: as built.
+        split: that it asks.
+        rows: of the documents; None keeps all.
+        used: columns that the task reads and leaves as they are; None: all, each time as a copy,
+            since some tasks change what they read.
     """
-    data = task.dataset[split].select(rows)
-    columns = {
-        name: task.dataset_no_image[split].select(rows)[name][:]
-        for name in data.features
-        if name in task.dataset_no_image[split].features
-    }
-    task.dataset = type(task.dataset)({split: data})
-    used = (task.config.doc_to_text, task.config.doc_to_target)
-    task.dataset_no_image = {
-        split: [
-            dict(zip(used, doc, strict=True))
-            for doc in zip(*(columns[u] for u in used), strict=True)
-        ]
-    }
+    data = task.dataset[split]
+    if rows is not None:
+        data = data.select(rows)
+        task.dataset = type(task.dataset)({split: data})
     task.task_docs = data
-    return columns
+    if getattr(task.config, "process_results_use_image", False):
+        task.dataset_no_image = task.dataset
+    elif used is None:
+        docs = FreshDocs(without_media(data).to_list())
+        task.dataset_no_image = {split: docs}
+        task.task_docs = docs  # what filters read
+    else:
+        task.dataset_no_image = {split: data.select_columns(list(used)).to_list()}
 
 
-def run(tasks: Sequence[Any], answer: Callable[[list[Any]], list[str]]) -> dict[str, Any]:
+def only_metrics(task: Any, metrics: Sequence[str]) -> None:
+    """Let a task aggregate these metrics alone: others may write files, or ask a judge."""
+    known = task._aggregation_list
+    missing = [metric for metric in metrics if metric not in known]
+    if missing:
+        raise AutoPruneError(
+            f"task {task.config.task!r} reports no {missing[0]!r}{did_you_mean(missing[0], known)}"
+        )
+    task._aggregation_list = {metric: known[metric] for metric in metrics}
+
+
+def run(
+    tasks: Sequence[Any],
+    answer: Callable[[list[Any]], list[str]],
+    rank: Callable[[list[Any]], list[tuple[float, bool]]] | None = None,
+) -> dict[str, Any]:
     """Run lmms-eval's ``simple_evaluate`` over task objects.
 
     Args:
         tasks: task objects, reused between calls.
         answer: one text per request (``generate_until`` instances); what it raises, this raises.
+        rank: of each request with a given answer (``loglikelihood`` instances) its loss, smaller
+            is likelier, and whether greedy decoding would give it.
 
     Returns:
         lmms-eval's results, with ``samples``.
 
     Raises:
-        AutoPruneError: a task asks for anything but one generated text, or answers are missing.
+        AutoPruneError: a task talks in rounds, or answers are missing.
     """
     harness = lmms_eval()
-    # No argument that touches the global random state, the disk or the network.
-    arguments = SimpleNamespace(process_with_media=False, output_path=None)
-    with quietly(), _cheap_collection(), _alone():
+    # No argument that touches the global random state or the network; what an aggregation writes
+    # goes where it is removed again.
+    with quietly(), _cheap_collection(), _alone(), tempfile.TemporaryDirectory() as scratch:
+        arguments = SimpleNamespace(process_with_media=False, output_path=scratch)
         results = harness.evaluator.simple_evaluate(
-            model=_wrapper(answer),
+            model=_wrapper(answer, rank),
             tasks=list(tasks),
             task_manager=harness.tasks.TaskManager(include_defaults=False),
             cli_args=arguments,
@@ -167,11 +279,29 @@ def _cheap_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _wrapper(answer: Callable[[list[Any]], list[str]]) -> Any:
+def ranked(
+    found: Sequence[tuple[float, bool]], requests: Sequence[Any]
+) -> Sequence[tuple[float, bool]]:
+    """Return ``found``, one for each request.
+
+    Raises:
+        AutoPruneError: there are more or fewer.
+    """
+    if len(found) != len(requests):
+        raise AutoPruneError(f"{len(found)} losses for {len(requests)} given answers")
+    return found
+
+
+def _wrapper(
+    answer: Callable[[list[Any]], list[str]],
+    rank: Callable[[list[Any]], list[tuple[float, bool]]] | None,
+) -> Any:
     """Return an lmms-eval model around ``answer``.
 
     The loaded model stays in the closure: lmms-eval deletes modules that it finds as attributes.
     """
+
+    from lmms_eval.api.instance import GenerationResult as generation_result  # noqa: N813
 
     class Wrapper(lmms_eval().model.lmms):  # type: ignore[name-defined,misc]
         is_simple = True
@@ -184,9 +314,11 @@ def _wrapper(answer: Callable[[list[Any]], list[str]]) -> Any:
             return answers
 
         def loglikelihood(self, requests: list[Any]) -> list[Any]:
-            raise AutoPruneError(
-                f"task {requests[0].task_name!r} ranks given answers: choose one that generates"
-            )
+            if rank is None:
+                raise AutoPruneError(
+                    f"task {requests[0].task_name!r} ranks given answers: choose one that generates"
+                )
+            return [generation_result(text=pair) for pair in ranked(rank(requests), requests)]
 
         def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
             raise AutoPruneError(

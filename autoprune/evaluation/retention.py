@@ -291,7 +291,7 @@ def _sums(runs: list[TaskScores], dense: TaskScores, task: str | None, margin: f
         start += len(rows)
         counts[:, t] = np.bincount(rows, minlength=len(names))
         for m, model in enumerate(models):
-            values = model[name].values
+            values = model[name].parts
             if values is None:
                 raise AutoPruneError(
                     f"task {name!r} has no per-document values, so no interval: leave it out"

@@ -33,6 +33,8 @@ class TaskScore:
         images: ``str [n]``, the image of each document: what is resampled together.
         values: ``float64 [n]``, what each document adds to ``score`` (which is their mean), or
             ``None`` for a metric that is no mean over documents.
+        influence: ``float64 [n]`` with mean 0, where ``values`` is None: how far each document
+            moves the score, for intervals. None where that is not known either.
     """
 
     name: str
@@ -42,6 +44,15 @@ class TaskScore:
     docs: np.ndarray
     images: np.ndarray
     values: np.ndarray | None
+    influence: np.ndarray | None = None
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """What to resample: the values, or the score and the influence; their mean is the score."""
+        if self.values is not None or self.influence is None:
+            return self.values
+        moved: np.ndarray = self.score + self.influence
+        return moved
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.score):
@@ -64,12 +75,13 @@ class TaskScore:
             "docs": self.docs.tolist(),
             "images": self.images.tolist(),
             "values": None if self.values is None else self.values.tolist(),
+            **({} if self.influence is None else {"influence": self.influence.tolist()}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TaskScore:
         """Rebuild what :meth:`to_dict` wrote."""
-        values = data["values"]
+        values, influence = data["values"], data.get("influence")
         return cls(
             name=data["name"],
             metric=data["metric"],
@@ -78,6 +90,7 @@ class TaskScore:
             docs=np.asarray(data["docs"], dtype=np.str_),
             images=np.asarray(data["images"], dtype=np.str_),
             values=None if values is None else np.asarray(values, dtype=np.float64),
+            influence=None if influence is None else np.asarray(influence, dtype=np.float64),
         )
 
 

@@ -1,26 +1,19 @@
-"""The tasks that can be named, and sample sets written out as lmms-eval tasks."""
+"""The tasks that can be named: those of the embedded data, lmms-eval's, and YAML files."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from autoprune.data.samples import SampleSet
 from autoprune.errors import AutoPruneError, did_you_mean
-from autoprune.identity import content_hash
+from autoprune.evaluation.capabilities import capabilities_of, parse_pairs
+from autoprune.evaluation.catalogue import TaskFile, entries, task_file
+from autoprune.identity import content_hash, file_hash
 
-SPLIT = "test"
-MANIFEST = "manifest.json"
-_FORMAT = 1  # of the directory; part of its name
+ANSWER_TOKENS = 128
+"""How long an answer may grow where neither the table nor a task's file says it."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +23,23 @@ class TaskSpec:
     Attributes:
         name: lmms-eval's name of the task.
         metrics: its results that, summed, are the score; each must be one finite number.
-        maximum: the best possible sum; scores are divided by it.
+        maximum: the best possible sum; scores are divided by it. 0 where it is not known yet: it is
+            read off right answers, 1 or 100.
         chance: score of guessing, 0..1; 0 where it is not known.
         higher_is_better: False turns the score round.
         filter: the lmms-eval filter whose results are read.
-        family: for tasks made from a sample set, the ``Turn.source`` of its questions.
-        max_new_tokens: for those, how long an answer may grow.
+        family: for tasks made from a sample set, the ``Turn.source`` of its questions; None for
+            those that bring documents of their own.
+        max_new_tokens: how long an answer may grow, where the task's file does not say it.
+        per: a column of its documents each of whose values adds an equal part of ``maximum``.
+        parts: number of these values in the whole task.
+        joined: column that its ``process_docs`` fetches from a second data set; a local copy of
+            the documents that has it is taken as it is.
+        capabilities: what it asks for, see ``capabilities``.
+        source: the user's YAML file; empty for a name of lmms-eval's.
+        data: a local copy of its documents; empty where lmms-eval loads them.
+        identity: content hash of YAML file and local copy, for tasks with documents of their own.
+        guessed: whether the metric is the first of the file, since nobody named one.
     """
 
     name: str
@@ -46,11 +50,33 @@ class TaskSpec:
     filter: str = "none"
     family: str | None = None
     max_new_tokens: int = 16
+    per: str = ""
+    parts: int = 0
+    joined: str = ""
+    capabilities: tuple[str, ...] = ()
+    source: str = ""
+    data: str = ""
+    identity: str = ""
+    guessed: bool = False
 
     @property
     def metric(self) -> str:
         """The metrics as one word."""
         return "+".join(self.metrics)
+
+    @property
+    def path(self) -> Path:
+        """The YAML file of a task with documents of its own.
+
+        Raises:
+            AutoPruneError: lmms-eval has no task of this name.
+        """
+        if self.source:
+            return Path(self.source)
+        found = entries().get(self.name)
+        if found is None or found.path is None or found.members:
+            raise AutoPruneError(f"lmms-eval has no task {self.name!r}: name another")
+        return found.path
 
 
 # The benchmarks of the pruning study, as lmms-eval 0.7.3 computes them. Chance: POPE and MME ask
@@ -59,10 +85,17 @@ class TaskSpec:
 # MMMU's validation split 22.1 % and MMStar 24.6 % are the "random" rows of their papers; open
 # answers have no chance.
 BENCHMARKS: tuple[TaskSpec, ...] = (
-    TaskSpec("gqa"),
+    TaskSpec("gqa", joined="image"),
     TaskSpec("pope", ("pope_accuracy",), chance=0.5),
     TaskSpec("scienceqa_img", chance=0.4008),
-    TaskSpec("mme", ("mme_perception_score", "mme_cognition_score"), maximum=2800.0, chance=0.375),
+    TaskSpec(
+        "mme",
+        ("mme_perception_score", "mme_cognition_score"),
+        maximum=2800.0,
+        chance=0.375,
+        per="category",
+        parts=14,
+    ),
     TaskSpec("mmmu_val", ("mmmu_acc",), chance=0.221),
     TaskSpec("mmbench_en_dev_static", ("gpt_eval_score",), maximum=100.0, chance=0.25),
     TaskSpec("textvqa_val"),
@@ -75,188 +108,233 @@ BENCHMARKS: tuple[TaskSpec, ...] = (
 
 @cache
 def known_tasks() -> dict[str, TaskSpec]:
-    """Return every task that can be named: those of the embedded data, then the benchmarks."""
+    """Return the tasks in the table: those of the embedded data, then the benchmarks."""
     from autoprune.zoo import FAMILIES
 
     digits = [
-        TaskSpec(f"digits_{f.name}", chance=f.chance, family=f.name, max_new_tokens=4)
+        TaskSpec(
+            f"digits_{f.name}",
+            chance=f.chance,
+            family=f.name,
+            max_new_tokens=4,
+            capabilities=capabilities_of(f"digits_{f.name}"),
+        )
         for f in FAMILIES.values()
     ]
     return {spec.name: spec for spec in (*digits, *BENCHMARKS)}
 
 
-def resolve_tasks(names: Iterable[str] | None = None) -> tuple[TaskSpec, ...]:
+def resolve_tasks(
+    names: Iterable[str] | None = None,
+    *,
+    data: Iterable[str] = (),
+    capabilities: Iterable[str] = (),
+) -> tuple[TaskSpec, ...]:
     """Return the specs of ``names``; ``None`` and the name ``digits`` mean all embedded tasks.
 
+    Reads YAML files alone: no data, and nothing of lmms-eval is imported.
+
+    Args:
+        names: of tasks, of lmms-eval's groups and tags, or YAML files; each may be followed by
+            ``:METRIC``, which the score is then read from.
+        data: ``TASK=DIR``, a local copy of a task's documents.
+        capabilities: ``TASK=CAPABILITY``, added to those of the table.
+
     Raises:
-        AutoPruneError: for a name that is not known, or named twice.
+        AutoPruneError: for a name that is not known, or named twice; a file that is no task; a
+            metric that the task does not list; data that are not there, or of no task named.
     """
-    table = known_tasks()
     specs: list[TaskSpec] = []
     for name in ["digits"] if names is None else names:
-        if name == "digits":
-            specs.extend(spec for spec in table.values() if spec.family is not None)
-        elif name in table:
-            specs.append(table[name])
-        else:
-            raise AutoPruneError(f"unknown task {name!r}{did_you_mean(name, ['digits', *table])}")
+        specs.extend(_named(name))
     if not specs:
         raise AutoPruneError("no task named: name at least one")
     if len({spec.name for spec in specs}) < len(specs):
         raise AutoPruneError(f"a task is named twice in {', '.join(s.name for s in specs)}")
-    return tuple(specs)
+    specs = _with_data(specs, data)
+    return tuple(_with_capabilities(specs, capabilities))
 
 
-# --- a sample set as tasks ----------------------------------------------------------------------
-
-
-def materialise(samples: SampleSet, specs: Sequence[TaskSpec], cache_dir: Path) -> Path:
-    """Write ``samples`` as lmms-eval tasks: a parquet and a YAML file for each of ``specs``.
-
-    The directory is named after its content, written beside its place and moved there, so that
-    any number of processes may ask for it at once. It is self-contained: ``lmms-eval
-    --include_path DIR --tasks NAME`` reads it too.
-
-    Returns:
-        The directory, inside ``cache_dir``.
-
-    Raises:
-        AutoPruneError: a spec is not made from a sample set, or no sample asks its questions.
-    """
-    for spec in specs:
-        if spec.family is None:
+def _named(typed: str) -> list[TaskSpec]:
+    """Return the tasks that one name stands for."""
+    name, metric = typed, ""
+    if ":" in typed:
+        name, _, metric = typed.rpartition(":")
+        if not name or not metric:
             raise AutoPruneError(
-                f"task {spec.name!r} brings its own data and cannot be made from {samples.name}: "
-                f"choose from {', '.join(s.name for s in resolve_tasks())}"
+                f"task {typed!r} is not NAME:METRIC: write it as pope:pope_accuracy"
             )
-    identity = content_hash(samples.identity, list(specs), _FORMAT)
-    final = Path(cache_dir) / "tasks" / identity
-    if (final / MANIFEST).exists():
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{identity}-", dir=final.parent))
-    try:
-        _write(samples, specs, scratch)
-        try:
-            os.rename(scratch, final)
-        except OSError:
-            if not (final / MANIFEST).exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return final
+    if name == "digits":
+        specs = [spec for spec in known_tasks().values() if spec.family is not None]
+    elif name.endswith((".yaml", ".yml")):
+        specs = _of_file(Path(name))
+    else:
+        specs = _of_name(name)
+    if not metric:
+        return specs
+    if len(specs) > 1:
+        raise AutoPruneError(
+            f"{name!r} stands for {len(specs)} tasks, and {metric!r} is the metric of one: name "
+            f"that task, such as {specs[0].name}:{metric}"
+        )
+    return [_overridden(specs[0], metric)]
 
 
-def manifest(task_dir: Path) -> dict[str, Any]:
-    """Return what :func:`materialise` noted about a directory.
-
-    Raises:
-        AutoPruneError: it is no such directory.
-    """
-    path = Path(task_dir) / MANIFEST
-    if not path.exists():
-        raise AutoPruneError(f"{task_dir} holds no tasks: materialise a sample set there first")
-    return dict(json.loads(path.read_text()))
-
-
-@contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Switch the progress bars of ``datasets`` off, and back on if they were."""
-    import datasets
-
-    off = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not off:
-            datasets.enable_progress_bars()
+def _of_name(name: str, through: tuple[str, ...] = ()) -> list[TaskSpec]:
+    table = known_tasks()
+    if name in table and table[name].family is not None:
+        return [table[name]]
+    found = entries().get(name)
+    if found is None:
+        near = did_you_mean(name, ["digits", *table, *entries()])
+        if "did you mean" not in near:  # two thousand names are no help
+            near = ": 'lmms-eval tasks list' lists lmms-eval's, and a YAML file can be given"
+        raise AutoPruneError(f"unknown task {name!r}{near}")
+    if found.path is not None and not found.members:
+        return [_spec(task_file(found.path), "")]
+    if "" in found.members or name in through:
+        raise AutoPruneError(
+            f"{name!r} is a group of lmms-eval's that changes its tasks: name the tasks themselves"
+        )
+    return [spec for member in found.members for spec in _of_name(member, (*through, name))]
 
 
-def _write(samples: SampleSet, specs: Sequence[TaskSpec], directory: Path) -> None:
-    import yaml
-    from datasets import Dataset, Features, Image, Value
+def _of_file(path: Path) -> list[TaskSpec]:
+    """Return the task of a user's file, or those of a group file and of the files beside it."""
+    from autoprune.evaluation.catalogue import read_yaml
 
-    features = Features(
-        {
-            "doc_id": Value("string"),
-            "image_id": Value("string"),
-            "image": Image(),
-            "question": Value("string"),
-            "answer": Value("string"),
-            "family": Value("string"),
-            "sample": Value("int64"),
-            "turn": Value("int64"),
-            "ring": Value("float64"),
-            "stratum": Value("int64"),
-        }
+    members = read_yaml(path).config.get("task")
+    if not isinstance(members, list):
+        return [_spec(task_file(path), str(path.absolute()))]
+    beside = entries(path.absolute().parent)
+    specs: list[TaskSpec] = []
+    for member in members:
+        own = beside.get(member) if isinstance(member, str) else None
+        if not isinstance(member, str):
+            raise AutoPruneError(f"task file {path} lists {member!r}: list names of tasks")
+        if own is not None and own.path is not None and not own.members:
+            specs.append(_spec(task_file(own.path), str(own.path)))
+        else:
+            specs.extend(_of_name(member))
+    return specs
+
+
+def _spec(found: TaskFile, source: str) -> TaskSpec:
+    """Return what is known of a task: by the table, by its own word, or by its first metric."""
+    name, own = found.name, found.own
+    groups = capabilities_of(name, found.tags, own.get("capability"))
+    known = known_tasks().get(name)
+    if known is not None and known.family is not None:
+        raise AutoPruneError(
+            f"task file {found.path} calls its task {name!r}, as an embedded one: rename it"
+        )
+    if known is not None and not source:
+        return replace(known, capabilities=groups, identity=found.identity)
+    listed = found.metrics or _default_metrics(str(found.config.get("output_type", "")))
+    if not listed:
+        raise AutoPruneError(
+            f"task {name!r} lists no metric in {found.path}: give it a metric_list"
+        )
+    wanted = own.get("metric")
+    first = next((m for m, higher in listed if higher), listed[0][0])
+    spec = TaskSpec(
+        name=name,
+        metrics=(str(first),),
+        maximum=float(own.get("maximum", 0.0)),
+        chance=float(own.get("chance", 0.0)),
+        higher_is_better=dict(listed)[first],
+        filter=(found.filters or ["none"])[0],
+        max_new_tokens=int(own.get("max_new_tokens", ANSWER_TOKENS)),
+        capabilities=groups,
+        source=source,
+        identity=found.identity,
+        guessed=len(listed) > 1 and wanted is None,
     )
-    rows: dict[str, list[dict[str, Any]]] = {str(spec.family): [] for spec in specs}
-    ring, strata = samples.ring, samples.strata
-    for index in range(len(samples)):
-        sample = samples[index]
-        image = None
-        if sample.image is not None:
-            png = io.BytesIO()
-            sample.image.save(png, "png")
-            image = {"bytes": png.getvalue(), "path": None}
-        for turn_index, turn in enumerate(sample.turns):
-            if turn.source in rows:
-                rows[turn.source].append(
-                    {
-                        "doc_id": f"{sample.key}/{turn_index}",
-                        "image_id": sample.key,
-                        "image": image,
-                        "question": turn.question,
-                        "answer": turn.answer,
-                        "family": turn.source,
-                        "sample": index,
-                        "turn": turn_index,
-                        "ring": float(ring[index]),
-                        "stratum": int(strata[index]),
-                    }
-                )
-    for spec in specs:
-        docs = rows[str(spec.family)]
-        if not docs:
+    return spec if wanted is None else _metric_of(spec, found, str(wanted))
+
+
+def _default_metrics(output_type: str) -> list[tuple[str, bool]]:
+    """Return what lmms-eval computes where a file lists no metric."""
+    return [("acc", True)] if output_type in ("multiple_choice", "loglikelihood") else []
+
+
+def _overridden(spec: TaskSpec, metric: str) -> TaskSpec:
+    if spec.family is not None:
+        if metric not in spec.metrics:
             raise AutoPruneError(
-                f"{samples.name} asks no question of family {spec.family!r}: "
-                f"leave task {spec.name!r} out or take more samples"
+                f"task {spec.name!r} reports no {metric!r}{did_you_mean(metric, spec.metrics)}"
             )
-        with no_progress_bars():
-            data = Dataset.from_list(docs, features=features)
-            data.to_parquet(directory / f"{spec.name}.parquet")
-        text = yaml.safe_dump(_task_config(spec), sort_keys=False)
-        (directory / f"{spec.name}.yaml").write_text(text)
-    note = {
-        "name": samples.name,
-        "identity": samples.identity,
-        "samples": len(samples),
-        "tasks": [asdict(spec) for spec in specs],
-    }
-    (directory / MANIFEST).write_text(json.dumps(note, indent=1))
+        return spec
+    return _metric_of(spec, task_file(spec.path), metric)
 
 
-def _task_config(spec: TaskSpec) -> dict[str, Any]:
-    return {
-        "task": spec.name,
-        "dataset_path": "parquet",
-        "dataset_kwargs": {"data_files": {SPLIT: f"{spec.name}.parquet"}},
-        "test_split": SPLIT,
-        "output_type": "generate_until",
-        "doc_to_visual": "image",
-        "doc_to_text": "question",
-        "doc_to_target": "answer",
-        "generation_kwargs": {"max_new_tokens": spec.max_new_tokens, "do_sample": False},
-        "metric_list": [
-            {
-                "metric": metric,
-                "aggregation": "mean",
-                "higher_is_better": True,
-                "ignore_case": True,
-                "ignore_punctuation": True,
-            }
-            for metric in spec.metrics
-        ],
-        "metadata": {"version": _FORMAT},
-    }
+def _metric_of(spec: TaskSpec, found: TaskFile, metric: str) -> TaskSpec:
+    """Return a spec that is read from another metric.
+
+    Raises:
+        AutoPruneError: the file does not list it.
+    """
+    listed = dict(found.metrics or _default_metrics(str(found.config.get("output_type", ""))))
+    if metric not in listed:
+        raise AutoPruneError(
+            f"task {spec.name!r} reports no {metric!r}{did_you_mean(metric, listed)}"
+        )
+    if (metric,) == spec.metrics:
+        return replace(spec, guessed=False)
+    own = found.own
+    return replace(
+        spec,
+        metrics=(metric,),
+        maximum=float(own.get("maximum", 0.0)),
+        chance=float(own.get("chance", 0.0)),  # that of the table is another metric's
+        higher_is_better=listed[metric],
+        per="",
+        parts=0,
+        guessed=False,
+    )
+
+
+def _with_data(specs: Sequence[TaskSpec], data: Iterable[str]) -> list[TaskSpec]:
+    given: Mapping[str, str] = dict(parse_pairs(data, "--task-data", "pope=DIR"))
+    by_name = {spec.name: spec for spec in specs}
+    for name, place in given.items():
+        if name not in by_name:
+            raise AutoPruneError(
+                f"--task-data {name}={place}: no such task{did_you_mean(name, by_name)}"
+            )
+        if by_name[name].family is not None:
+            raise AutoPruneError(
+                f"--task-data {name}={place}: the task is made from embedded data: leave it out"
+            )
+        path = Path(place).expanduser().absolute()
+        if not path.exists():
+            raise AutoPruneError(
+                f"--task-data {name}={place} is not there: name a parquet file, a folder of them, "
+                "or one that save_to_disk wrote"
+            )
+        spec = by_name[name]
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        marks = [(str(p.relative_to(path.parent)), _mark(p)) for p in files]
+        by_name[name] = replace(
+            spec, data=str(path), identity=content_hash(spec.identity, sorted(marks))
+        )
+    return [by_name[spec.name] for spec in specs]
+
+
+def _mark(path: Path) -> str:
+    """Return what tells a file's content: its hash, or of a large one size and time."""
+    stat = path.stat()
+    return file_hash(path) if stat.st_size < 2**26 else f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _with_capabilities(specs: Sequence[TaskSpec], said: Iterable[str]) -> list[TaskSpec]:
+    by_name = {spec.name: spec for spec in specs}
+    for name, word in parse_pairs(said, "--capability", "pope=hallucination"):
+        if name not in by_name:
+            raise AutoPruneError(
+                f"--capability {name}={word}: no such task{did_you_mean(name, by_name)}"
+            )
+        found = by_name[name]
+        words = tuple(dict.fromkeys([*found.capabilities, word]))
+        by_name[name] = replace(found, capabilities=words)
+    return [by_name[spec.name] for spec in specs]

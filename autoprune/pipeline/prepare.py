@@ -18,11 +18,15 @@ import torch
 
 from autoprune.data.encoding import EncodedSet, encode_for
 from autoprune.data.samples import SampleSet
-from autoprune.data.splits import DataSpec
+from autoprune.data.splits import DataSpec, Splits
 from autoprune.errors import AutoPruneError
+from autoprune.evaluation.asked import asked_in
 from autoprune.evaluation.bridge import Evaluator
+from autoprune.evaluation.external import tried
+from autoprune.evaluation.materials import materialise
+from autoprune.evaluation.pools import choose
 from autoprune.evaluation.retention import retention
-from autoprune.evaluation.tasks import TaskSpec, materialise
+from autoprune.evaluation.tasks import TaskSpec
 from autoprune.models.arrays import state_arrays
 from autoprune.models.files import processor_identity
 from autoprune.models.loading import Inspected, Loaded, inspect_model, load_model
@@ -140,7 +144,7 @@ def prepare(
     splits = splits_of(wanted.data)
     exams = {}
     for split, size in wanted.splits:
-        exam = _exam(stage, dense, splits.open(split, size), split, wanted.tasks, folder)
+        exam = _exam(stage, dense, splits, split, size, wanted.tasks, folder)
         _check_ability(dense, exam)
         exams[split] = exam
     train_set = splits.open("train", wanted.train_images)
@@ -284,13 +288,14 @@ def _encoded(
 def _exam(
     stage: Callable[..., Any],
     dense: Loaded,
-    samples: SampleSet,
+    splits: Splits,
     split: str,
+    size: int | None,
     tasks: tuple[TaskSpec, ...],
     folder: Path,
 ) -> Exam:
     """Write a split's tasks and score the dense model on them."""
-    task_dir = materialise(samples, tasks, folder / "tasks")
+    task_dir, tasks, samples = exam_of(splits, split, size, tasks, folder, dense.processor)
     # Images of a model that is run whole are read from the tasks; none need be kept here.
     encoded = _encoded(stage, dense, samples, keep=0)
 
@@ -309,9 +314,40 @@ def _exam(
             seconds=scores.seconds,
         )
 
-    text = f"scoring the dense model on {len(samples):,} images of {samples.name}"
+    text = f"scoring the dense model on {len(samples):,} samples of {samples.name}"
     exam: Exam = stage("exam", text, [samples.identity, list(tasks), str(task_dir)], score)
     return exam
+
+
+def exam_of(
+    splits: Splits,
+    split: str,
+    size: int | None,
+    tasks: Sequence[TaskSpec],
+    folder: Path,
+    processor: Any,
+) -> tuple[Path, tuple[TaskSpec, ...], SampleSet]:
+    """Write the tasks of a split; return where, their specs completed, and what they ask.
+
+    Args:
+        splits: that tasks without documents of their own are made of.
+        split: of the images; ``all`` for every document of tasks that bring their own.
+        size: images of each task; None takes what is usual.
+        tasks: to write.
+        folder: of the cache; the directory comes to lie below it.
+        processor: of the models to come.
+
+    Raises:
+        AutoPruneError: documents cannot be had, or do not suit their task.
+    """
+    done = tuple(spec if spec.family is not None else tried(spec) for spec in tasks)
+    made = [spec for spec in done if spec.family is not None]
+    samples = splits.open("confirm" if split == "all" else split, size) if made else None
+    chosen = choose([spec for spec in done if spec.family is None], split, size)
+    task_dir = materialise(samples, done, folder, chosen)
+    if not chosen and samples is not None:
+        return task_dir, done, samples
+    return task_dir, done, asked_in(task_dir, done, samples, processor)
 
 
 def dense_model(assets: Assets, device: torch.device) -> Any:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.settings import SearchSettings
 from autoprune.tracking.location import check_tracking, sqlite_path
+
+if TYPE_CHECKING:
+    from autoprune.evaluation.tasks import TaskSpec
 
 
 def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
@@ -89,31 +94,51 @@ def _is_virtual(place: Path) -> bool:
     return any(place.is_relative_to(root) for root in ("/proc", "/sys"))
 
 
+def check_tasks(specs: Sequence[TaskSpec], sizes: Mapping[str, int | None]) -> None:
+    """Check tasks that bring their own documents: keys, documents, splits, and how they score.
+
+    Args:
+        specs: tasks; those of a sample set pass.
+        sizes: images that are asked about, by split.
+
+    Raises:
+        AutoPruneError: a task needs a key that is not set; see also ``pools.choose`` and
+            ``external.tried``.
+    """
+    own = [spec for spec in specs if spec.family is None]
+    if not own:
+        return
+    from autoprune.evaluation.external import tried
+    from autoprune.evaluation.keys import check_key
+    from autoprune.evaluation.pools import choose
+
+    for spec in own:
+        check_key(spec)
+    done = [tried(spec) for spec in own]
+    for split, size in sizes.items():
+        choose(done, split, size)
+
+
 def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
     """Check model, sizes, tasks and devices against each other; ``outline`` as for ``preflight``.
 
     Raises:
-        AutoPruneError: see ``inspect``, ``read_sizes`` and ``resolve_tasks``; a task that is not
-            made from the embedded data; GPUs that are asked for and are not there.
+        AutoPruneError: see ``inspect``, ``read_sizes``, ``tasks_of`` and ``check_tasks``; GPUs that
+            are asked for and are not there.
     """
-    from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.models.precision import PRECISIONS
     from autoprune.models.quantise import require_library
     from autoprune.pipeline.prepare import inspect, working_precision
     from autoprune.search.candidates.sizes import read_sizes
+    from autoprune.search.exams import tasks_of
     from autoprune.search.workers.session import resources_of
 
-    specs = resolve_tasks(settings.tasks or None)
+    specs = tasks_of(settings)
     if any(PRECISIONS[name].storage for name in settings.precisions):
         require_library()
     found = inspect(settings.model, outline=outline)
     read_sizes(settings, found.spec, working_precision(found))
-    for spec in specs:
-        if spec.family is None:
-            own = ", ".join(s.name for s in resolve_tasks())
-            raise AutoPruneError(
-                f"task {spec.name!r} brings its own data, which a search cannot split: "
-                f"choose from {own}"
-            )
+    sizes = {"search": settings.search_samples, "confirm": settings.confirm_samples}
+    check_tasks(specs, sizes)
     if settings.ray_address is None:
         resources_of(settings).device()

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from autoprune.cost.bytes import dense_bytes
-from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models.families import wrapper_of
 from autoprune.models.loading import Inspected
 from autoprune.models.precision import PRECISIONS, precision_beside
@@ -22,6 +21,7 @@ from autoprune.resources import Resources
 from autoprune.search.candidates.decode import DecodeContext
 from autoprune.search.candidates.narrow import Narrowed, narrow
 from autoprune.search.candidates.sizes import channel_multiple, kept_share, read_sizes
+from autoprune.search.exams import tasks_of
 from autoprune.search.finish import Ending, finish
 from autoprune.search.knobs.space import Space
 from autoprune.search.records.stages import Forecast
@@ -41,7 +41,7 @@ def preparation(settings: SearchSettings) -> Preparation:
     """Return what a search has to prepare."""
     return Preparation(
         model=settings.model,
-        tasks=resolve_tasks(settings.tasks or None),
+        tasks=tasks_of(settings),
         splits=(
             ("search", settings.search_samples),
             ("confirm", settings.confirm_samples),

@@ -49,6 +49,8 @@ LATER = frozenset(
         "rung_share",
         "warm_start",
         "warm_baselines",
+        "task_data",
+        "capabilities",
     }
 )
 """Settings that searches of earlier versions do not know. At its default such a setting is not
@@ -92,7 +94,19 @@ class SearchSettings(BaseModel):
         description="Size that the front is drawn over: params, or bytes (always where the "
         "backbone is quantised).",
     )
-    tasks: tuple[str, ...] = Field((), description="Tasks to score on; by default the model's own.")
+    tasks: tuple[str, ...] = Field(
+        (),
+        description="Tasks to score on, by default the model's own: a name of lmms-eval's, or a "
+        "task's YAML file, each followed by :METRIC where another metric is to count.",
+    )
+    task_data: tuple[str, ...] = Field(
+        (),
+        description="A copy of a task's documents on this machine, TASK=DIR; may be repeated.",
+    )
+    capabilities: tuple[str, ...] = Field(
+        (),
+        description="What a task asks for, TASK=WORD, beside what is known; may be repeated.",
+    )
     deployable: str = Field(
         "any",
         description="any: each layer has its own shape, and a checkpoint brings its loading code; "

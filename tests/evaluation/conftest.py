@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from autoprune.data.encoding import EncodedSet, batches, encode
-from autoprune.evaluation.tasks import materialise, resolve_tasks
+from autoprune.evaluation.materials import materialise
+from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.models.vision import decode, embed, head, vision_features
 from autoprune.zoo import DigitSet, build_config, build_processor, load_split
 

@@ -17,11 +17,12 @@ import torch
 
 from autoprune.data.encoding import encode
 from autoprune.errors import AutoPruneError
-from autoprune.evaluation import bridge
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.generation import Question
+from autoprune.evaluation.materials import materialise
+from autoprune.evaluation.reading import read_score
 from autoprune.evaluation.scores import EvaluationFailed, TaskScores
-from autoprune.evaluation.tasks import TaskSpec, materialise, resolve_tasks
+from autoprune.evaluation.tasks import TaskSpec, resolve_tasks
 from autoprune.zoo import DigitSet, load_split
 
 Tiny = Callable[..., Any]
@@ -196,7 +197,7 @@ def test_repeated_evaluation_is_equal_and_leaves_the_model_as_it_was(
 def test_fractions_are_seeded_nested_and_by_image(processor: Any, task_dir: Path) -> None:
     def images(fraction: float, seed: int) -> tuple[set[str], list[str]]:
         chosen = Evaluator(processor, task_dir, specs, fraction=fraction, seed=seed)
-        docs = [doc for columns in chosen._docs for doc in columns["doc_id"]]
+        docs = [doc for columns in chosen.docs.values() for doc in columns]
         found = {doc.rsplit("/", 1)[0] for doc in docs}
         assert chosen.images == len(found)
         return found, docs
@@ -247,7 +248,7 @@ def results(values: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, 
 
 
 def test_summed_metrics_over_a_maximum() -> None:
-    score = bridge._read(MME, results({"a,none": 1400, "b,none": 280.0}, []), [], [])
+    score = read_score(MME, results({"a,none": 1400, "b,none": 280.0}, []), [], [])
     assert score.score == pytest.approx(0.6)
     assert score.metric == "a+b"
     assert score.values is None
@@ -256,24 +257,24 @@ def test_summed_metrics_over_a_maximum() -> None:
 @pytest.mark.parametrize("bad", [None, [], "N/A", float("nan"), float("inf"), True])
 def test_a_score_must_be_one_finite_number(bad: Any) -> None:
     with pytest.raises(AutoPruneError, match="one finite number"):
-        bridge._read(MME, results({"a,none": 1.0, "b,none": bad}, []), [], [])
+        read_score(MME, results({"a,none": 1.0, "b,none": bad}, []), [], [])
 
 
 def test_a_missing_score_and_one_out_of_range() -> None:
     with pytest.raises(AutoPruneError, match="one finite number"):
-        bridge._read(MME, results({"a,none": 1.0}, []), [], [])
+        read_score(MME, results({"a,none": 1.0}, []), [], [])
     with pytest.raises(AutoPruneError, match="outside"):
-        bridge._read(MME, results({"a,none": 2801.0, "b,none": 0.0}, []), [], [])
+        read_score(MME, results({"a,none": 2801.0, "b,none": 0.0}, []), [], [])
 
 
 def test_values_come_from_numbers_or_scores_and_must_average_to_the_score() -> None:
     spec = TaskSpec("mme", ("a",), maximum=100.0, higher_is_better=False)
     logged = [{"doc_id": 1, "a": {"score": 80.0}}, {"doc_id": 0, "a": 40.0}]
-    score = bridge._read(spec, results({"a,none": 60.0}, logged), ["x", "y"], ["i", "i"])
+    score = read_score(spec, results({"a,none": 60.0}, logged), ["x", "y"], ["i", "i"])
     assert score.score == pytest.approx(0.4)
     assert score.values is not None
     assert score.values.tolist() == pytest.approx([0.6, 0.2])
-    other = bridge._read(spec, results({"a,none": 61.0}, logged), ["x", "y"], ["i", "i"])
+    other = read_score(spec, results({"a,none": 61.0}, logged), ["x", "y"], ["i", "i"])
     assert other.values is None
 
 

@@ -12,7 +12,8 @@ import torch
 
 from autoprune.data.encoding import batches, encode
 from autoprune.evaluation.bridge import Evaluator
-from autoprune.evaluation.tasks import materialise, resolve_tasks
+from autoprune.evaluation.materials import materialise
+from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.zoo import DigitSet, embedded_path, load_split
 
 

@@ -76,12 +76,12 @@ def check_warm(settings: SearchSettings) -> None:
     Raises:
         AutoPruneError: an earlier search is not there, or its settings differ in what matters.
     """
-    from autoprune.evaluation.tasks import resolve_tasks
+    from autoprune.search.exams import tasks_of
 
     for name in settings.warm_start:
         facts = _earlier(name, settings).facts
         now = {
-            "tasks": sorted(task.name for task in resolve_tasks(settings.tasks or None)),
+            "tasks": sorted(task.name for task in tasks_of(settings)),
             "max_recovery_samples": settings.max_recovery_samples,
             "objective": settings.objective,
             **of_settings(settings),

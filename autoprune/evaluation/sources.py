@@ -1,0 +1,221 @@
+"""The documents of a task: by lmms-eval's own loading, or from a copy on this machine.
+
+Whatever is in the way is one line: no hub, no login, no such file, a column that is not there.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import AutoPruneError
+from autoprune.evaluation.catalogue import read_yaml
+from autoprune.evaluation.harness import ANSWERING, build_task, lmms_eval, quietly
+from autoprune.evaluation.tasks import TaskSpec
+
+
+def load_all(spec: TaskSpec) -> Any:
+    """Return the lmms-eval task of ``spec`` with all of its documents.
+
+    Raises:
+        AutoPruneError: its documents cannot be had, or its file does not fit them.
+    """
+    config = config_of(spec)
+    kind = str(config.get("output_type", "generate_until"))
+    if kind not in ANSWERING:
+        raise AutoPruneError(
+            f"task {spec.name!r} is of type {kind}, which talks in rounds or draws: choose one of "
+            f"type {', '.join(ANSWERING)}"
+        )
+    split = split_of(config)
+    if not spec.data:
+        with _telling(spec, config):
+            return build_task(config)
+    data = local_copy(spec, split, config.get("dataset_name"))
+    joined = bool(spec.joined) and spec.joined in data[split].column_names
+    with _telling(spec, config, data[split].column_names):
+        return build_task(config, data, process=not joined)
+
+
+def split_of(config: Mapping[str, Any]) -> str:
+    """Return the split of its data that a task asks."""
+    return str(config.get("test_split") or config.get("validation_split"))
+
+
+def config_of(spec: TaskSpec) -> dict[str, Any]:
+    """Return a task's configuration with its functions, read from its YAML file.
+
+    Raises:
+        AutoPruneError: a function of it cannot be imported.
+    """
+    path = spec.path
+    read_yaml(path)  # says what is wrong with it better
+    lmms_eval()
+    from lmms_eval.utils import load_yaml_config
+
+    try:
+        with quietly():
+            config = dict(load_yaml_config(str(path), mode="full"))
+    except Exception as error:
+        raise AutoPruneError(
+            f"task {spec.name!r}: a function that {path} names cannot be imported "
+            f"({_first_line(error)}): mend it, or install what it needs"
+        ) from None
+    config = copy.deepcopy({**config, "task": spec.name})
+    place, kwargs = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if kwargs.get("load_from_disk") and not Path(str(place)).is_absolute():
+        beside = path.parent / str(place)
+        if beside.exists():
+            config["dataset_path"] = str(beside)
+    return config
+
+
+def local_copy(spec: TaskSpec, split: str, name: str | None = None) -> Any:
+    """Return a local copy of a task's documents, as ``DatasetDict`` of the one split it asks.
+
+    Args:
+        spec: whose ``data`` is a parquet file, a folder of such files (as a download from the hub
+            is), or a folder that ``save_to_disk`` wrote.
+        split: that the task asks.
+        name: of the configuration, where the folder holds several.
+
+    Raises:
+        AutoPruneError: it holds none of these, or not that split.
+    """
+    import datasets
+
+    place = Path(spec.data)
+    try:
+        with quietly():
+            found: Any = None
+            if any((place / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+                found = datasets.load_from_disk(str(place))
+            else:
+                files = _parquet_files(place, split, name)
+                if files:
+                    found = datasets.Dataset.from_parquet([str(file) for file in files])
+    except Exception as error:
+        raise AutoPruneError(
+            f"--task-data {spec.name}={spec.data} cannot be read ({_first_line(error)}): write it "
+            "again"
+        ) from None
+    if found is None:
+        raise AutoPruneError(
+            f"--task-data {spec.name}={spec.data} holds no parquet file and nothing that "
+            "save_to_disk wrote: name one that does"
+        )
+    if isinstance(found, dict):
+        if split not in found and len(found) > 1:
+            raise AutoPruneError(
+                f"--task-data {spec.name}={spec.data} has splits {', '.join(found)}, and the task "
+                f"asks split {split!r}: name a copy that has it"
+            )
+        found = found[split] if split in found else next(iter(found.values()))
+    if not len(found):
+        raise AutoPruneError(f"--task-data {spec.name}={spec.data} has no rows: name another copy")
+    return datasets.DatasetDict({split: _with_images(found)})
+
+
+def _parquet_files(place: Path, split: str, name: str | None) -> list[Path]:
+    if place.is_file():
+        return [place]
+    folder = place / name if name and (place / name).is_dir() else place
+    files = sorted(folder.rglob("*.parquet"))
+    own = [f for f in files if f.stem.split("-")[0] == split or f.parent.name == split]
+    return own or files
+
+
+def _with_images(data: Any) -> Any:
+    """Read columns of encoded images as images, where the file does not say that they are."""
+    import datasets
+
+    image = datasets.Image()
+    for name, kind in data.features.items():
+        inner = getattr(kind, "feature", kind)
+        fields = set(inner) if isinstance(inner, Mapping) else set()
+        binary = getattr(inner, "dtype", "") in ("binary", "large_binary") and "image" in name
+        if fields == {"bytes", "path"} or binary:
+            cast = image if inner is kind else datasets.List(image)
+            data = data.cast_column(name, cast)
+    return data
+
+
+class _telling:  # noqa: N801 - used as a context manager
+    """Turn what loading a task raises into a line for the user."""
+
+    def __init__(
+        self, spec: TaskSpec, config: Mapping[str, Any], columns: list[str] | None = None
+    ) -> None:
+        self.spec, self.config, self.columns = spec, config, columns
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, AutoPruneError) or not isinstance(error, Exception):
+            return
+        raise AutoPruneError(self._line(error)) from error
+
+    def _line(self, error: Exception) -> str:
+        name, place = self.spec.name, self.config.get("dataset_path")
+        causes = _causes(error)
+        kinds = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
+        text = " ".join(str(cause) for cause in causes).lower()
+        if self.columns is None:
+            mend = f"give a copy of its documents with --task-data {name}=DIR"
+            if "LocalTokenNotFoundError" in kinds or "GatedRepoError" in kinds:
+                return (
+                    f"task {name!r} reads {place} from the Hugging Face hub, which wants a login: "
+                    f"'hf auth login', or {mend}"
+                )
+            if "OfflineModeIsEnabled" in kinds or _offline():
+                return (
+                    f"task {name!r} reads {place} from the Hugging Face hub, and HF_HUB_OFFLINE "
+                    f"keeps it away: unset it, or {mend}"
+                )
+            if kinds & {"ConnectionError", "ConnectError", "TimeoutException", "HTTPError"}:
+                return (
+                    f"task {name!r} reads {place} from the Hugging Face hub, which does not "
+                    f"answer: connect this machine, or {mend}"
+                )
+            if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
+                return (
+                    f"task {name!r} reads {place}, which is not on the Hugging Face hub or not "
+                    f"yours to read: 'hf auth login', or {mend}"
+                )
+            if "FileNotFoundError" in kinds or "couldn't find" in text:
+                return (
+                    f"task {name!r} reads {place}, where its files are not "
+                    f"({_first_line(causes[0])}): mend dataset_path or data_files in its file, or "
+                    f"{mend}"
+                )
+        there = "" if self.columns is None else f"; columns there: {', '.join(self.columns)}"
+        return (
+            f"task {name!r} cannot read its documents ({_first_line(causes[0])}{there}): give it "
+            "those that its file asks for"
+        )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came from, the first cause of a retry first."""
+    found: list[BaseException] = []
+    left: BaseException | None = error
+    while left is not None and left not in found:
+        found.append(left)
+        left = left.__cause__ or left.__context__
+    return found
+
+
+def _offline() -> bool:
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:160]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
