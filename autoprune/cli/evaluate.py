@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.options import Gpus, Json, example, listed
+from autoprune.cli.options import Gpus, Json, example, listed, setting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EXAMPLE = example(
     "autoprune evaluate smaller-model",
     "autoprune evaluate embedded --tasks digits_read,digits_count --json",
+    "autoprune evaluate smaller-model --tasks pope,my_task.yaml --task-data pope=./pope",
 )
 
 
@@ -27,14 +28,25 @@ def evaluate(
     tasks: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tasks to score on; by default all of the embedded data.", metavar="TASK[,TASK...]"
+            help="Tasks to score on, by default all of the embedded data: names of lmms-eval's, or "
+            "YAML files, each followed by :METRIC where another metric is to count.",
+            metavar="TASK[,TASK...]",
         ),
     ] = None,
+    task_data: Annotated[list[str] | None, setting("task_data", metavar="TASK=DIR")] = None,
     split: Annotated[
-        str, typer.Option(help="Images to ask about: confirm or search.", metavar="SPLIT")
-    ] = "confirm",
+        str | None,
+        typer.Option(
+            help="Images to ask about: all, search, confirm or report; by default all of tasks "
+            "that bring their own, confirm of the embedded data.",
+            metavar="SPLIT",
+        ),
+    ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="How many images; by default confirm's 512 or search's 384.")
+        int | None,
+        typer.Option(
+            help="How many images of each task; by default all, confirm's 512 or search's 384."
+        ),
     ] = None,
     dense: Annotated[
         str | None,
@@ -57,6 +69,7 @@ def evaluate(
             tasks=listed(tasks, "--tasks") if tasks else (),
             split=split,
             samples=samples,
+            task_data=task_data or (),
             dense=dense,
             gpus=gpus,
             on_stage=lambda text: out.print(text, style="dim"),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from autoprune.evaluation.scores import TaskScores
     from autoprune.models.loading import Inspected
 
-SPLITS = ("search", "confirm")
-"""Splits that a model may be scored on; ``report`` never decides anything."""
+SPLITS = ("all", "search", "confirm", "report")
+"""Splits that a model may be scored on; ``all`` is every document of tasks that bring their own."""
 SCORES_FILE = "scores.json"
 
 
@@ -92,9 +92,11 @@ def score_model(
     ref: str,
     *,
     tasks: Sequence[str] = (),
-    split: str = "confirm",
+    split: str | None = None,
     samples: int | None = None,
     dense: str | None = None,
+    task_data: Sequence[str] = (),
+    capabilities: Sequence[str] = (),
     gpus: float = 0.0,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> Scored:
@@ -103,8 +105,10 @@ def score_model(
     Args:
         ref: a checkpoint directory, ``embedded``, or a hub name.
         tasks: names; by default all of the embedded data.
-        split: one of ``SPLITS``.
+        split: one of ``SPLITS``; None: all of tasks that bring their own documents, ``confirm`` of
+            the others.
         samples: images to ask about; by default all of the split.
+        task_data, capabilities: see ``resolve_tasks``.
         dense: the dense model to compare with; by default the one that the checkpoint names.
         gpus: 0 computes on the CPU.
         on_stage: told what begins.
@@ -114,17 +118,16 @@ def score_model(
     """
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.models.loading import inspect_model
+    from autoprune.search.preflight import check_tasks
     from autoprune.zoo import EMBEDDED, embedded_path
 
-    if split == "report":
-        raise AutoPruneError(
-            "split 'report' is read once, by experiments, so that it stays unseen: use confirm"
-        )
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise AutoPruneError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
     if samples is not None and samples < 1:
         raise AutoPruneError(f"--samples {samples} is below 1: give 1 or more")
-    specs = resolve_tasks(tasks or None)
+    specs = resolve_tasks(tasks or None, data=task_data, capabilities=capabilities)
+    split = split or ("confirm" if all(spec.family for spec in specs) else "all")
+    check_tasks(specs, {split: samples})
     named = {EMBEDDED: embedded_path}
     found = inspect_model(ref, named)
     base = _dense_of(found, dense, named)
@@ -148,15 +151,11 @@ class _Exam:
         gpus: float,
         on_stage: Callable[[str], None],
     ) -> None:
-        from autoprune.evaluation.materials import materialise
         from autoprune.resources import Resources
-        from autoprune.zoo import load_split
 
         self.device = Resources(gpus=gpus).device()
-        self.specs, self.split, self.on_stage = specs, split, on_stage
-        on_stage(f"write the tasks of split {split}")
-        self.samples = load_split(split, samples)
-        self.folder = materialise(self.samples, specs, folder)
+        self.specs, self.split, self.size = specs, split, samples
+        self.folder, self.on_stage = folder, on_stage
 
     def score(self, ref: str, named: Any) -> tuple[int, TaskScores]:
         """Return a model's parameters and its scores; the model is not kept."""
@@ -165,14 +164,19 @@ class _Exam:
         from autoprune.data.encoding import encode_for
         from autoprune.evaluation.bridge import Evaluator
         from autoprune.models.loading import inspect_model, load_model
-        from autoprune.pipeline.prepare import working_precision
+        from autoprune.pipeline.prepare import exam_of, working_precision
         from autoprune.resources import suited_threads
+        from autoprune.zoo import splits_of
 
         self.on_stage(f"load {ref}")
         dtype = getattr(torch, working_precision(inspect_model(ref, named)))
         loaded = load_model(ref, dtype, self.device, named=named)
-        encoded = encode_for(loaded.config, self.samples, loaded.processor, keep=0)
-        evaluator = Evaluator(loaded.processor, self.folder, self.specs, encoded=encoded)
+        self.on_stage(f"write the tasks of split {self.split}")
+        folder, specs, samples = exam_of(
+            splits_of(None), self.split, self.size, self.specs, self.folder, loaded.processor
+        )
+        encoded = encode_for(loaded.config, samples, loaded.processor, keep=0)
+        evaluator = Evaluator(loaded.processor, folder, specs, encoded=encoded)
         self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")
         with suited_threads(loaded.spec.total_params):
             return loaded.spec.total_params, evaluator.evaluate(loaded.model)
