@@ -106,6 +106,8 @@ def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
         "rung_share": 0.5,
         "warm_baselines": False,
         "warm_start": ("a",),
+        "task_data": ("pope=.",),
+        "capabilities": ("pope=reading",),
     }
     assert make_settings({field: values[field]}).identity() != make_settings({}).identity()
 
