@@ -25,6 +25,7 @@ from autoprune.cli import (
     export,
     front,
     models,
+    report,
     search,
     spaces,
     ui,
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("front", epilog=front.EXAMPLE)(front.front)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("apply", epilog=apply.EXAMPLE)(apply.apply)
 app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)

@@ -38,3 +38,13 @@ def size_label(summary: SearchSummary) -> str:
     if summary.objective == "bytes":
         return f"stored weights of the whole model ({unit})"
     return f"parameters of the whole model ({unit})" if unit else "parameters"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 48 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,225 @@
+"""What a report shows of a search, in every state it can be in, without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from deploy.report.report_fakes import EVIL, TASKS, cases, make_store
+
+from autoprune.deploy.report.charts import charts_of, nice, offered, size_named
+from autoprune.deploy.report.gather import gather
+from autoprune.deploy.report.model import Report
+from autoprune.deploy.report.page import render, write_page
+from autoprune.deploy.report.words import losers, stages
+from autoprune.errors import AutoPruneError
+from autoprune.tracking.records import Budget, StageRecord, TrialRecord
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_state_has_a_page(case: str, tmp_path: Path) -> None:
+    report = gather(make_store(tmp_path, case))
+    assert Report.from_json(report.to_json()) == report
+    page = render(report)
+    assert report.found[0]
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert "Undefined" not in page
+    assert len(page) < 5_000_000
+    data = json.loads(
+        re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)[0]
+    )
+    assert set(map(int, data["details"])) == {one.trial for one in report.details}
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("whole", r"^With \d+\.\d% of its parameters, embedded keeps 0\.\d{3} \(0\.\d{3} to"),
+        ("bytes", r"^With \d+\.\d% of its stored bytes"),
+        ("nothing confirmed", r"nothing is confirmed yet"),
+        ("unfinished", r"^So far, .* nothing is confirmed yet"),
+        ("only stopped", r"no trial has run to its end"),
+        ("only failures", r"all 3 trials failed"),
+        ("nothing yet", r"no trial has started"),
+    ],
+)
+def test_the_first_sentence_is_honest(case: str, says: str, tmp_path: Path) -> None:
+    assert re.search(says, gather(make_store(tmp_path, case)).found[0])
+
+
+def test_one_point_says_that_it_is_alone(tmp_path: Path) -> None:
+    assert "the only point on the front" in " ".join(
+        gather(make_store(tmp_path, "one point")).found
+    )
+
+
+def test_figures_are_those_of_the_summary(tmp_path: Path) -> None:
+    summary, records = CASES["whole"]
+    assert summary is not None
+    report = gather(make_store(tmp_path))
+    best = summary.stairs[-1]
+    assert report.chosen == best.trial
+    assert f"{best.retention.mean:.3f} ({best.retention.low:.3f} to" in report.found[0]
+    assert [row.trial for row in report.rows] == [
+        p.trial for p in summary.by_size((*summary.points, *summary.baselines))
+    ]
+    by_trial = {row.trial: row for row in report.rows}
+    tied = next(p for p in summary.points if p.behind)
+    assert by_trial[tied.trial].kind == "tied"
+    assert by_trial[tied.trial].ties == ", ".join(map(str, tied.tied_with))
+    assert {row.kind for row in report.rows} == {"front", "tied", "dominated", "baseline"}
+    assert set(by_trial[best.trial].scores) == set(TASKS)
+    detail = report.detail(best.trial)
+    assert detail is not None
+    assert detail.keep == next(r.keep for r in records if r.trial == best.trial)
+    assert detail.command.startswith(f"autoprune apply demo:{best.trial} --home ")
+    assert all(score.dense == 0.95 for score in detail.scores)
+
+
+def test_places_on_the_chart(tmp_path: Path) -> None:
+    summary, records = CASES["whole"]
+    assert summary is not None
+    chart = charts_of(summary, records)[0]
+    marks = {mark.trial: mark for mark in chart.marks}
+    scored = {r.trial for r in records if r.retention is not None}
+    assert marks.keys() == scored
+    for point in (*summary.points, *summary.baselines):
+        mark = marks[point.trial]
+        assert 0 <= mark.x <= 1
+        assert mark.low is not None
+        assert mark.high is not None
+        assert 0 <= mark.low < mark.y < mark.high <= 1
+        assert f"{point.retention.mean:.3f}" in mark.says
+    by_size = sorted(summary.points, key=lambda p: p.params)
+    assert [marks[p.trial].x for p in by_size] == sorted(marks[p.trial].x for p in by_size)
+    assert [x for x, _ in chart.stairs] == [marks[p.trial].x for p in summary.stairs]
+    assert chart.budget is not None
+    assert chart.dense is not None
+    assert max(marks[p.trial].x for p in summary.points) <= chart.budget.at + 1e-9 < chart.dense.at
+    assert chart.below == sum(not mark.inside for mark in chart.marks)
+
+
+def test_the_axis_is_the_objective(tmp_path: Path) -> None:
+    report = gather(make_store(tmp_path, "bytes"))
+    assert [chart.key for chart in report.charts] == ["bytes", "params"]
+    assert report.charts[0].title == "stored weights of the whole model (MiB)"
+    assert report.extra == ("parameters",)
+    assert report.rows[0].size_text.endswith("MiB")
+    summary, records = CASES["nothing confirmed"]
+    assert summary is not None
+    alike = [r.model_copy(update={"precision": "float32"}) for r in records]
+    assert [size.key for size in offered(summary, alike)] == ["params"]
+
+
+def test_a_size_that_records_gain_is_offered() -> None:
+    """Memory and latency are drawn where every confirmed point has them."""
+
+    class Timed(TrialRecord):
+        latency: float | None = None
+
+    summary, records = CASES["unfinished"]
+    assert summary is None
+    whole = CASES["nothing confirmed"][0]
+    assert whole is not None
+    timed = [Timed(**r.model_dump(), latency=0.001 * (r.params or 0) / 1e5) for r in records]
+    assert [size.key for size in offered(whole, timed)] == ["params", "bytes", "latency"]
+    latency = charts_of(whole, timed)[-1]
+    assert latency.title == "time a token (ms)"
+    assert latency.dense is None
+    assert latency.budget is None
+    timed[0] = timed[0].model_copy(update={"latency": None})
+    assert "latency" not in [size.key for size in offered(whole, timed)]
+
+
+def test_a_dense_model_far_away_does_not_empty_the_chart() -> None:
+    summary, records = CASES["whole"]
+    assert summary is not None
+    far = summary.dense.model_copy(update={"params": 40 * summary.dense.params})
+    chart = charts_of(summary.model_copy(update={"dense": far}), records)[0]
+    assert chart.dense_far
+    assert chart.dense is not None
+    assert chart.dense.at == 1.0
+    spread = [m.x for m in chart.marks]
+    assert max(spread) - min(spread) > 0.5
+
+
+def test_an_unfinished_search_knows_its_dense_model_and_budget(tmp_path: Path) -> None:
+    store = make_store(tmp_path, "unfinished")
+    store.write("facts.json", json.dumps({"sizes": {"params": [700_000, 1_235_366]}}))
+    (chart, *_) = gather(store).charts
+    assert chart.dense is not None
+    assert chart.dense.note == "2.06M"
+    assert chart.budget is not None
+    assert chart.budget.note == "1.24M"
+    assert chart.stairs
+
+
+def test_losers_say_why() -> None:
+    summary, records = CASES["whole"]
+    assert summary is not None
+    groups = {group.title: group for group in losers(summary, records)}
+    assert [row.why for row in groups["Failed"].rows] == [EVIL]
+    assert {row.trial for row in groups["Stopped early"].rows} == {7, 10, 14, 17, 21}
+    assert all(row.why == "dominated at rung 1" for row in groups["Stopped early"].rows)
+    assert len(groups["Confirmed, but beaten"].rows) == 1
+    told = {row.trial for group in groups.values() for row in group.rows}
+    front = {p.trial for p in (*summary.front, *summary.baselines)}
+    assert told | front == {r.trial for r in records}
+    assert not told & front
+
+
+def test_stages_say_how_far_the_forecast_was() -> None:
+    rows = stages(
+        [
+            StageRecord(stage="prepare", forecast=40.0, seconds=20.0),
+            StageRecord(stage="trials", forecast=60.0, seconds=90.0),
+            StageRecord(stage="confirm", forecast=None, seconds=30.0),
+        ]
+    )
+    assert [row.verdict for row in rows] == [
+        "50% shorter than said",
+        "50% longer than said",
+        "",
+        "",
+    ]
+    assert rows[-1].seconds == 140.0
+    assert rows[-1].forecast is None
+
+
+def test_text_cannot_end_the_page(tmp_path: Path) -> None:
+    page = render(gather(make_store(tmp_path)))
+    assert EVIL not in page
+    assert "&lt;/script&gt;&lt;img" in page
+    assert "\\u003c/script\\u003e\\u003cimg" in page
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AutoPruneError, match="name another file by -o"):
+        write_page(gather(make_store(tmp_path)), tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [
+        (0.43, 1.04, ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]),
+        (0.9, 1.0, ["0.90", "0.92", "0.94", "0.96", "0.98", "1.00"]),
+        (-1.2, 1.0, ["-1.0", "-0.5", "0.0", "0.5", "1.0"]),
+        (700, 1_300, ["800", "1,000", "1,200"]),
+        (2.0, 2.0, ["2"]),
+    ],
+)
+def test_round_values(low: float, high: float, texts: list[str]) -> None:
+    found = nice(low, high, 7 if high <= 1.04 else 5)
+    assert [text for _, text in found] == texts
+    assert all(low - 1e-9 <= value <= high + 1e-9 for value, _ in found)
+
+
+def test_sizes_in_words() -> None:
+    assert size_named("latency").text(0.0123) == "12.3ms"
+    assert size_named("memory").text(3 * 2**30) == "3.00GiB"
+    assert size_named("bytes").of(Budget(text="60%", params=5, fraction=0.6)) is None
