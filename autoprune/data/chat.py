@@ -47,9 +47,11 @@ class TurnTokens:
 
 
 def render_turns(
-    processor: Any, turns: list[Turn], with_image: bool
+    processor: Any, turns: list[Turn], images: int
 ) -> dict[tuple[str, str], TurnTokens]:
     """Render and tokenise turns by (question, answer), each of them once.
+
+    Each is a conversation of its own behind so many images.
 
     The answer's end token is the first special token behind it; a template that ends an answer
     with none gets the tokenizer's end-of-sequence token, as LLaVA was trained.
@@ -65,21 +67,21 @@ def render_turns(
     if not pairs:
         return {}
     if form_of(processor) is not None:
-        return {pair: _suffixed(processor, *pair, with_image) for pair in pairs}
+        return {pair: _suffixed(processor, *pair, images) for pair in pairs}
     prompts: dict[str, str] = {}
     texts = []
     for question, answer in pairs:
-        asked = _message(processor, "user", question, int(with_image))
+        asked = _message(processor, "user", question, images)
         if question not in prompts:
-            prompts[question] = prompt_of(processor, question, int(with_image))
+            prompts[question] = prompt_of(processor, question, images)
         said = _message(processor, "assistant", answer, 0)
-        texts.append(_rendered(processor, [asked, said]))
+        texts.append(rendered(processor, [asked, said]))
     options = call_options(processor, texts[0])
     encoded = tokenizer(texts, return_offsets_mapping=True, **options)
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     result = {}
     for row, ((question, answer), text) in enumerate(zip(pairs, texts, strict=True)):
-        start, end = _answer_span(prompts[question], text, answer)
+        start, end = answer_span(prompts[question], text, answer)
         ids, spans = encoded["input_ids"][row], encoded["offset_mapping"][row]
         first = next((i for i, (_, stop) in enumerate(spans) if stop > start), len(ids))
         behind = [i for i in range(first, len(ids)) if not spans[i][0] < end]
@@ -119,10 +121,10 @@ def prompt_of(processor: Any, question: str, images: int) -> str:
     if form is not None:
         return form.format(image=processor.image_token * images, question=question)
     asked = _message(processor, "user", question, images)
-    return _rendered(processor, [asked], add_generation_prompt=True)
+    return rendered(processor, [asked], add_generation_prompt=True)
 
 
-def _rendered(processor: Any, messages: list[dict[str, Any]], **options: bool) -> str:
+def rendered(processor: Any, messages: list[dict[str, Any]], **options: bool) -> str:
     """Return the text of a conversation by the chat template."""
     from jinja2 import TemplateError
 
@@ -144,10 +146,10 @@ def call_options(processor: Any, text: str) -> dict[str, Any]:
     return {"add_special_tokens": not (start is not None and text.startswith(start))}
 
 
-def _suffixed(processor: Any, question: str, answer: str, with_image: bool) -> TurnTokens:
+def _suffixed(processor: Any, question: str, answer: str, images: int) -> TurnTokens:
     tokenizer = tokenizer_of(processor)
     ids = tokenizer(answer.strip() + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-    prompt = prompt_of(processor, question, int(with_image))
+    prompt = prompt_of(processor, question, images)
     return TurnTokens(prompt, tuple(ids), len(ids), 0, suffix=answer.strip())
 
 
@@ -158,12 +160,13 @@ def _message(processor: Any, role: str, text: str, images: int) -> dict[str, Any
     return {"role": role, "content": [*shown, {"type": "text", "text": text}]}
 
 
-def _special_ids(tokenizer: Any) -> set[int]:
+def special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids of all special tokens, those that were added later included."""
     added = tokenizer.added_tokens_decoder.items()
     return set(tokenizer.all_special_ids) | {i for i, token in added if token.special}
 
 
-def _answer_span(prompt: str, text: str, answer: str) -> tuple[int, int]:
+def answer_span(prompt: str, text: str, answer: str) -> tuple[int, int]:
     """Return the characters of ``text`` that are the answer, from the end of the prompt on."""
     said = answer.strip()
     start = len(prompt)

@@ -6,6 +6,8 @@ go on where the prefix ends, so that each question is computed as if it stood al
 
 Whole layout: a row is one question, as the processor makes it, with every tensor that the model's
 own forward pass takes. :func:`encode_for` chooses by the model.
+
+In both a conversation is a row of its own, with labels on all its answers.
 """
 
 from __future__ import annotations
@@ -24,14 +26,15 @@ from autoprune.data.packing import (
     process_images,
     render_new,
 )
+from autoprune.data.pictures import PictureKeeper
+from autoprune.data.pixels import PixelKeeper, tiles_of
+from autoprune.data.reader import SampleReader
 from autoprune.data.rows import AnswerIndex, Batch, EncodedSet, batches, collate
 from autoprune.data.samples import Sample, SampleSet, without_images
 from autoprune.data.whole import WholeBuilder
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import wrapper_of
 from autoprune.models.reading import packs
-
-_CHUNK = 64
 
 
 def encode_for(
@@ -41,6 +44,7 @@ def encode_for(
     *,
     pixel_dtype: type[np.floating] = np.float16,
     keep: int | None = None,
+    longest: int | None = None,
 ) -> EncodedSet:
     """Encode a set in the layout that a model reads.
 
@@ -52,8 +56,11 @@ def encode_for(
         samples: what to encode.
         processor: of the model.
         pixel_dtype: that pixels are kept in.
-        keep: bytes of processed images that a whole set keeps at most; beyond, images are
-            processed whenever they are read. None keeps any number.
+        keep: bytes of processed images that a set keeps at most; beyond, images are processed
+            whenever they are read. None keeps any number; 0 says that nobody reads the images of
+            a whole set, and leaves a packed one as it is.
+        longest: tokens of a conversation's row: a longer one is cut at the end of the last whole
+            turn that fits, and left out if none does. None takes any length.
 
     Raises:
         AutoPruneError: see :func:`encode`; and if model and processor disagree on what an image
@@ -69,7 +76,9 @@ def encode_for(
         )
     if packs(config):
         try:
-            packed = encode(samples, processor, pixel_dtype=pixel_dtype)
+            packed = encode(
+                samples, processor, pixel_dtype=pixel_dtype, keep=keep or None, longest=longest
+            )
             if packs(config, int(packed.positions.max(initial=0)) + 1):
                 return packed
         except CannotPack:
@@ -81,6 +90,7 @@ def encode_for(
         stacked=row.stacked,
         pixel_dtype=pixel_dtype,
         keep=keep,
+        longest=longest,
     )
 
 
@@ -93,12 +103,14 @@ def encode(
     stacked: tuple[str, ...] = (),
     pixel_dtype: type[np.floating] = np.float16,
     keep: int | None = None,
+    longest: int | None = None,
 ) -> EncodedSet:
     """Tokenise a set and process its images.
 
-    Every turn becomes a conversation of its own by the processor's chat template. Samples may be
-    without image. Unless ``whole``, images (or their tiles) must come out of the processor in one
-    common size.
+    Every turn becomes a conversation of its own by the processor's chat template; a sample whose
+    turns are one conversation becomes one row. Samples may be without image, or have several; a
+    processor that knows no conversations is asked their turns one by one. Unless ``whole``, images
+    (or their tiles) must come out of the processor in one common size.
 
     Args:
         samples: what to encode.
@@ -108,7 +120,8 @@ def encode(
             own forward pass; ``packed`` does not count then.
         stacked: names of tensors whose images' tiles lie on an axis of their own.
         pixel_dtype: that pixels are kept in.
-        keep: bytes of processed images that are kept if ``whole``, see :func:`encode_for`.
+        keep: bytes of processed images that are kept, see :func:`encode_for`.
+        longest: tokens of a conversation's row, see :func:`encode_for`.
 
     Raises:
         AutoPruneError: for a sample without turns, a processor that cannot be used (see
@@ -116,74 +129,78 @@ def encode(
             cannot be packed.
     """
     image_token = image_token_of(processor)
+    source = SampleReader(samples, processor, longest)
     if whole:
-        rows_alone = WholeBuilder(processor, stacked, pixel_dtype, keep)
-        return _encode_whole(samples, rows_alone, image_token)
+        builder = WholeBuilder(processor, stacked, pixel_dtype, keep, PictureKeeper(samples))
+        return _encode_whole(source, builder, image_token)
     rows = RowBuilder(packed)
-    pixels: list[np.ndarray] = []
-    images, total = 0, len(samples)
-    cache: dict[bool, dict[tuple[str, str], TurnTokens]] = {True: {}, False: {}}
-    for begin in range(0, total, _CHUNK):
-        chunk = [samples[i] for i in range(begin, min(begin + _CHUNK, total))]
-        render_new(processor, chunk, cache)
-        found = process_images(processor, chunk, cache[True], image_token)
-        pixels.extend(tile.astype(pixel_dtype) for _, _, tiles in found for tile in tiles)
-        shown = iter(found)
-        for index, sample in enumerate(chunk, start=begin):
-            known = cache[sample.image is not None]
+    pixels = PixelKeeper(processor, np.dtype(pixel_dtype), keep, samples)
+    cache: dict[int, dict[tuple[str, str], TurnTokens]] = {}
+    for chunk in source.chunks():
+        asked = [s for _, s in chunk if not s.together and len(s.images) < 2]
+        render_new(processor, asked, cache)
+        shown = iter(process_images(processor, asked, cache.get(1, {}), image_token))
+        for index, sample in chunk:
+            before = pixels.tiles
+            if sample.together or len(sample.images) > 1:
+                for number, part in enumerate([sample] if sample.together else sample.alone()):
+                    row = source.row(part)
+                    if row is None:
+                        continue
+                    images = part.upto(row.turns).images
+                    if images and number == 0:  # those of independent questions are the same
+                        pixels.add(index, images, tiles_of(row.made))
+                    rows.add_row(index, row.ids, row.labels, (before, pixels.tiles))
+                continue
+            known = cache[len(sample.images)]
             turns = [known[turn.question, turn.answer] for turn in sample.turns]
-            if sample.image is None:
-                rows.add(index, turns, None, [], (images, images))
-            else:
+            place: int | None = None
+            expansion: list[int] = []
+            if sample.image is not None:
                 place, expansion, tiles = next(shown)
-                rows.add(index, turns, place, expansion, (images, images + len(tiles)))
-                images += len(tiles)
+                pixels.add(index, sample.images, tiles)
+            rows.add(index, turns, place, expansion, (before, pixels.tiles))
         rows.flush()
-    return _frozen(rows, samples, pixels, image_token, tokenizer_of(processor).pad_token_id)
+    source.check_any(len(rows.samples))
+    flat: dict[str, Any] = rows.token_arrays()
+    pad = tokenizer_of(processor).pad_token_id
+    return EncodedSet(
+        **flat,
+        **_places(rows.samples, rows.image_rows, samples),
+        offsets=np.asarray(rows.offsets, dtype=np.int64),
+        answer_offsets=np.asarray(rows.answer_offsets, dtype=np.int64),
+        pixel_values=pixels.frozen(),
+        packed=rows.packed,
+        image_token_id=image_token,
+        pad_token_id=0 if pad is None else pad,
+        cut=source.cut,
+        left_out=source.left_out,
+    )
 
 
-def _encode_whole(
-    samples: SampleSet | Sequence[Sample], rows: WholeBuilder, image_token: int
-) -> EncodedSet:
-    cache: dict[bool, dict[tuple[str, str], TurnTokens]] = {True: {}, False: {}}
-    for begin in range(0, len(samples), _CHUNK):
-        chunk = [samples[i] for i in range(begin, min(begin + _CHUNK, len(samples)))]
-        render_new(rows.processor, chunk, cache)
-        for index, sample in enumerate(chunk, start=begin):
-            known = cache[sample.image is not None]
-            rows.add(index, sample, [known[turn.question, turn.answer] for turn in sample.turns])
+def _encode_whole(source: SampleReader, rows: WholeBuilder, image_token: int) -> EncodedSet:
+    cache: dict[int, dict[tuple[str, str], TurnTokens]] = {}
+    for chunk in source.chunks():
+        render_new(rows.processor, [s for _, s in chunk if not s.together], cache)
+        for index, sample in chunk:
+            if not sample.together:
+                known = cache[len(sample.images)]
+                turns = [known[turn.question, turn.answer] for turn in sample.turns]
+                rows.add(index, sample, turns)
+            elif (row := source.row(sample)) is not None:
+                rows.add_conversation(index, sample.upto(row.turns), row)
+    source.check_any(len(rows.samples))
     return EncodedSet(
         **rows.token_arrays(),
-        **_places(rows.samples, rows.image_rows, samples),
+        **_places(rows.samples, rows.image_rows, source.samples),
         pixel_values=None,
         packed=False,
         image_token_id=image_token,
         pad_token_id=tokenizer_of(rows.processor).pad_token_id or 0,
         whole=True,
         stacked=rows.stacked,
-    )
-
-
-def _frozen(
-    rows: RowBuilder,
-    samples: SampleSet | Sequence[Sample],
-    pixels: list[np.ndarray],
-    image_token: int,
-    pad: int | None,
-) -> EncodedSet:
-    """Freeze what was collected into arrays."""
-    if len({values.shape for values in pixels}) > 1:
-        raise AutoPruneError("images come out of the processor in several sizes; fix one size")
-    flat: dict[str, Any] = rows.token_arrays()
-    return EncodedSet(
-        **flat,
-        **_places(rows.samples, rows.image_rows, samples),
-        offsets=np.asarray(rows.offsets, dtype=np.int64),
-        answer_offsets=np.asarray(rows.answer_offsets, dtype=np.int64),
-        pixel_values=np.stack(pixels) if pixels else None,
-        packed=rows.packed,
-        image_token_id=image_token,
-        pad_token_id=0 if pad is None else pad,
+        cut=source.cut,
+        left_out=source.left_out,
     )
 
 

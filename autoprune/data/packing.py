@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,21 @@ class RowBuilder:
                 hidden = turn.answer_start + (grown if place is not None else 0) - len(prefix)
                 labels = [IGNORED] * hidden + rest[hidden:]
                 length += self._extend(rest, labels, number, len(prefix))
-            self.offsets.append(self.offsets[-1] + length)
             said = sum(len(turn.ids) - turn.answer_start for turn in group)
-            self.answer_offsets.append(self.answer_offsets[-1] + said)
-            self.samples.append(index)
-            self.image_rows.append(images)
+            self._close(index, length, said, images)
+
+    def add_row(
+        self, index: int, ids: np.ndarray, labels: np.ndarray, images: tuple[int, int]
+    ) -> None:
+        """Append a row that is one conversation: nothing of it is shared."""
+        length = self._extend(ids.tolist(), labels.tolist(), 1, 0)
+        self._close(index, length, int((labels != IGNORED).sum()), images)
+
+    def _close(self, index: int, length: int, said: int, images: tuple[int, int]) -> None:
+        self.offsets.append(self.offsets[-1] + length)
+        self.answer_offsets.append(self.answer_offsets[-1] + said)
+        self.samples.append(index)
+        self.image_rows.append(images)
 
     @staticmethod
     def _expand(ids: tuple[int, ...], place: int | None, expansion: list[int]) -> list[int]:
@@ -112,24 +123,27 @@ def image_token_of(processor: Any) -> int:
 
 
 def render_new(
-    processor: Any, chunk: list[Sample], cache: dict[bool, dict[tuple[str, str], TurnTokens]]
+    processor: Any,
+    chunk: Sequence[Sample],
+    cache: dict[int, dict[tuple[str, str], TurnTokens]],
 ) -> None:
-    """Render turns of ``chunk`` that were not met before."""
-    fresh: dict[bool, list[Turn]] = {True: [], False: []}
+    """Render turns of ``chunk`` that were not met before; ``cache`` is by number of images."""
+    fresh: dict[int, list[Turn]] = {}
     for sample in chunk:
         if not sample.turns:
             raise AutoPruneError(f"sample {sample.key!r} asks nothing; give it a turn")
-        known = cache[sample.image is not None]
-        fresh[sample.image is not None].extend(
+        images = len(sample.images)
+        known = cache.setdefault(images, {})
+        fresh.setdefault(images, []).extend(
             turn for turn in sample.turns if (turn.question, turn.answer) not in known
         )
-    for with_image, turns in fresh.items():
-        cache[with_image].update(render_turns(processor, turns, with_image))
+    for images, turns in fresh.items():
+        cache[images].update(render_turns(processor, turns, images))
 
 
 def process_images(
     processor: Any,
-    chunk: list[Sample],
+    chunk: Sequence[Sample],
     rendered: dict[tuple[str, str], TurnTokens],
     image_token: int,
 ) -> list[tuple[int, list[int], np.ndarray]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from autoprune.data.images import Images
+from autoprune.data.images import Images, LazyTiles
 from autoprune.data.packing import IGNORED
 from autoprune.data.ragged import ranges
 from autoprune.errors import AutoPruneError
@@ -21,7 +21,7 @@ from autoprune.identity import content_hash
 class EncodedSet:
     """A tokenised set: flat arrays with offsets, which travel between processes uncopied.
 
-    A row is a sample (packed) or a question (plain).
+    A row is a sample (packed) or a question (plain); a conversation always is one row.
 
     Attributes:
         input_ids: ``int32 [tokens]``, image tokens expanded.
@@ -32,10 +32,11 @@ class EncodedSet:
         answer_offsets: ``int64 [rows + 1]`` into the answer tokens of the whole set.
         samples: ``int64 [rows]``: the sample that a row came from.
         image_rows: ``int64 [rows, 2]``: start and stop of the row's images in ``pixel_values``,
-            an image's tiles counted one by one; in the whole layout, in ``shown``.
+            an image's tiles counted one by one; in the whole layout, in ``shown``, where all
+            images of a sample are one item.
         pixel_values: ``[images, 3, height, width]``, float16 unless asked otherwise; its rounding
             is at most a fourteenth of one step of an 8-bit pixel. ``None`` without images, and in
-            the whole layout.
+            the whole layout. Made where it is read, if it would be too much to keep.
         ring: ``float64 [rows]``, see ``SampleSet.ring``.
         strata: ``int64 [rows]``, see ``SampleSet.strata``.
         packed: which layout this is.
@@ -47,6 +48,8 @@ class EncodedSet:
         stacked: names of these tensors whose images' tiles lie on an axis of their own in a batch.
         types: of the whole layout, ``int32 [tokens]`` by name: what the processor says of each
             token.
+        cut: conversations that were too long and lost their last turns.
+        left_out: conversations of which not even the first turn fits.
     """
 
     input_ids: np.ndarray
@@ -57,7 +60,7 @@ class EncodedSet:
     answer_offsets: np.ndarray
     samples: np.ndarray
     image_rows: np.ndarray
-    pixel_values: np.ndarray | None
+    pixel_values: np.ndarray | LazyTiles | None
     ring: np.ndarray
     strata: np.ndarray
     packed: bool
@@ -67,6 +70,8 @@ class EncodedSet:
     shown: Images | None = None
     stacked: tuple[str, ...] = ()
     types: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cut: int = 0
+    left_out: int = 0
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -80,9 +85,11 @@ class EncodedSet:
     @cached_property
     def identity(self) -> str:
         """Content hash over every array."""
-        shown = None if self.shown is None else self.shown.identity
-        own = [getattr(self, own.name) for own in fields(self) if own.name != "shown"]
-        return content_hash([*own, shown])
+        values = {own.name: getattr(self, own.name) for own in fields(self)}
+        shown = values.pop("shown")
+        if isinstance(self.pixel_values, LazyTiles):
+            values["pixel_values"] = self.pixel_values.identity
+        return content_hash([*values.values(), None if shown is None else shown.identity])
 
     @property
     def has_images(self) -> bool:

@@ -20,26 +20,52 @@ class Turn:
         question: plain text, without image marks or a chat template.
         answer: plain text; what the model has to say.
         source: the family or data set that the question comes from.
+        marks: in a conversation, the places in ``question`` where images stand, in characters,
+            ascending; the sample's images take them in order.
     """
 
     question: str
     answer: str
     source: str
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image (``None`` for text only) and the independent questions asked about it.
+    """Images, and what is said about them: independent questions, or one conversation.
 
     Attributes:
         key: names this sample for good: equal keys of one set hold equal content.
-        image: RGB, any size.
-        turns: asked one by one, never as one conversation.
+        image: RGB, any size; ``None`` for text only.
+        turns: asked one by one, each with all images before it; or one after the other.
+        more: further images.
+        together: whether the turns are one conversation, in which each sees those before it and
+            says where images stand.
     """
 
     key: str
     image: Image | None
     turns: tuple[Turn, ...]
+    more: tuple[Image, ...] = ()
+    together: bool = False
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images, in order."""
+        return () if self.image is None else (self.image, *self.more)
+
+    def upto(self, turns: int) -> Sample:
+        """Return the conversation's first turns, with the images that they show."""
+        kept = self.turns[:turns]
+        shown = self.images[: sum(len(turn.marks) for turn in kept)]
+        return replace(self, turns=kept, image=shown[0] if shown else None, more=shown[1:])
+
+    def alone(self) -> tuple[Sample, ...]:
+        """Return each turn as a conversation of its own; all images stand before it."""
+        marks = (0,) * len(self.images)
+        return tuple(
+            replace(self, turns=(replace(turn, marks=marks),), together=True) for turn in self.turns
+        )
 
 
 @runtime_checkable
@@ -108,4 +134,6 @@ class _Blind(Sequence[Sample]):
         return len(self.samples)
 
     def __getitem__(self, index: Any) -> Any:
-        return replace(self.samples[index], image=None)
+        sample = self.samples[index]
+        turns = tuple(replace(turn, marks=()) for turn in sample.turns)
+        return replace(sample, image=None, more=(), turns=turns)

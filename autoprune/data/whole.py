@@ -1,17 +1,18 @@
 """Rows for a model that is run by its own forward pass: exactly what its processor makes.
 
-One question a row. Every tensor that the processor makes of an image is kept by its name, and so
-is what it says of every token, such as which of them belong to an image.
+One question or one conversation a row. Every tensor that the processor makes of an image is kept
+by its name, and so is what it says of every token, such as which of them belong to an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from autoprune.data.chat import TurnTokens
+from autoprune.data.conversation import ConversationRow
 from autoprune.data.images import (
     OF_TOKENS,
     Images,
@@ -19,10 +20,9 @@ from autoprune.data.images import (
     MadeAgain,
     image_once,
     only_image,
-    picture_bytes,
 )
 from autoprune.data.packing import IGNORED
-from autoprune.data.ragged import Ragged
+from autoprune.data.pictures import PictureKeeper
 from autoprune.data.samples import Sample
 from autoprune.errors import AutoPruneError
 
@@ -34,8 +34,9 @@ class WholeBuilder:
         processor: of the model.
         stacked: names of tensors that hold the tiles of an image on an axis of their own.
         pixel_dtype: that floating tensors are kept in.
-        keep: bytes of images' tensors that are kept at most; beyond, the pictures are. None keeps
-            any number.
+        keep: bytes of images' tensors that are kept at most; beyond, they are made again of the
+            pictures. None keeps any number.
+        pictures: where these come from.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class WholeBuilder:
         stacked: tuple[str, ...],
         pixel_dtype: type[np.floating],
         keep: int | None,
+        pictures: PictureKeeper,
     ) -> None:
         self.processor = processor
         self.stacked = stacked
@@ -52,8 +54,8 @@ class WholeBuilder:
         self.labels: list[np.ndarray] = []
         self.types: list[dict[str, np.ndarray]] = []
         self.keep = keep
-        self.tensors: dict[str, list[np.ndarray]] | None = {}
-        self.pictures: list[np.ndarray] = []
+        self.items: list[dict[str, list[np.ndarray]]] | None = []
+        self.pictures = pictures
         self.held = 0
         self.samples: list[int] = []
         self.image_rows: list[tuple[int, int]] = []
@@ -78,11 +80,24 @@ class WholeBuilder:
             self.input_ids.append(row)
             hidden = np.full(start, IGNORED, dtype=np.int32)
             self.labels.append(np.concatenate([hidden, answer]))
-            self._add_types(made, len(ids), len(row))
+            # An end token that was added is like the one before it.
+            self._add_types(made, np.minimum(np.arange(len(row)), len(ids) - 1))
             if sample.image is not None and number == 0:
-                self._add_image(sample.image, made)
+                self._add_images(index, sample.images, made)
             self.samples.append(index)
             self.image_rows.append(shown)
+        self.images = shown[1]
+
+    def add_conversation(self, index: int, sample: Sample, row: ConversationRow) -> None:
+        """Append a conversation of which ``row`` was made."""
+        shown = (self.images, self.images + (sample.image is not None))
+        self.input_ids.append(row.ids)
+        self.labels.append(row.labels)
+        self._add_types(row.made, row.origin)
+        if sample.image is not None:
+            self._add_images(index, sample.images, row.made)
+        self.samples.append(index)
+        self.image_rows.append(shown)
         self.images = shown[1]
 
     def token_arrays(self) -> dict[str, Any]:
@@ -112,43 +127,44 @@ class WholeBuilder:
 
     def _process(self, sample: Sample, turns: list[TurnTokens]) -> Iterator[dict[str, np.ndarray]]:
         """Yield what the processor makes of each question and its answer, one row."""
-        images = {} if sample.image is None else {"images": [[sample.image]]}
+        images = {} if sample.image is None else {"images": [list(sample.images)]}
         with image_once(self.processor):
             for turn in turns:
                 options = {**turn.options(self.processor), **images}
                 made = self.processor(text=[turn.text], return_tensors="pt", **options)
                 yield {n: value.numpy() for n, value in made.items() if hasattr(value, "numpy")}
 
-    def _add_types(self, made: dict[str, np.ndarray], length: int, kept: int) -> None:
-        """Keep what is said of tokens; an end token that was added is like the one before it."""
-        place = np.minimum(np.arange(kept), length - 1)
+    def _add_types(self, made: Mapping[str, np.ndarray], origin: np.ndarray) -> None:
+        """Keep what is said of the tokens at ``origin``."""
         self.types.append(
             {
-                name: value[0][place].astype(np.int32)
+                name: value[0][origin].astype(np.int32)
                 for name, value in made.items()
                 if name in OF_TOKENS
             }
         )
 
-    def _add_image(self, image: Any, made: dict[str, np.ndarray]) -> None:
-        self.pictures.append(picture_bytes(image))
-        if self.tensors is None:
+    def _add_images(self, index: int, images: Sequence[Any], made: Mapping[str, Any]) -> None:
+        self.pictures.add(index, images)
+        if self.items is None:
             return
-        for name, item in only_image(made, self.stacked).items():
-            if np.issubdtype(item.dtype, np.floating):
-                item = item.astype(self.pixel_dtype)
-            elif name.endswith("mask"):
-                item = item.astype(bool)  # an eighth of what processors take for it
-            self.tensors.setdefault(name, []).append(item)
-            self.held += item.nbytes
+        item: dict[str, list[np.ndarray]] = {}
+        for name, parts in only_image(made, self.stacked).items():
+            for part in parts:
+                kept = part
+                if np.issubdtype(part.dtype, np.floating):
+                    kept = part.astype(self.pixel_dtype)
+                elif name.endswith("mask"):
+                    kept = part.astype(bool)  # an eighth of what processors take for it
+                item.setdefault(name, []).append(kept)
+                self.held += kept.nbytes
+        self.items.append(item)
         if self.keep is not None and self.held > self.keep:
-            self.tensors = None
+            self.items = None
 
     def _images(self) -> Images | None:
-        if not self.pictures:
+        if not len(self.pictures):
             return None
-        if self.tensors is not None:
-            return Kept({name: Ragged.of(items) for name, items in self.tensors.items()})
-        sizes = np.array([picture.shape[:2] for picture in self.pictures], dtype=np.int32)
-        pixels = Ragged.of([picture.reshape(-1) for picture in self.pictures])
-        return MadeAgain(self.processor, pixels, sizes)
+        if self.items is not None:
+            return Kept.of(self.items, self.stacked)
+        return MadeAgain(self.processor, self.pictures.pictures())

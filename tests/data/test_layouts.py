@@ -11,29 +11,16 @@ import numpy as np
 import pytest
 import torch
 from support.families import BOS, CASES, EOS, IMAGE, build_model
-from support.questions import SAMPLES, alone, read, states_alone
+from support.questions import SAMPLES, alone, apart, read, states, states_alone
 
-from autoprune.data.encoding import IGNORED, EncodedSet, batches, collate, encode, encode_for
+from autoprune.data.encoding import IGNORED, EncodedSet, collate, encode, encode_for
 from autoprune.data.images import Kept, MadeAgain
 from autoprune.data.ragged import Ragged
 from autoprune.data.samples import without_images
 from autoprune.errors import AutoPruneError
-from autoprune.models.reading import answer_states, attention_window, batch_features, packs
+from autoprune.models.reading import attention_window, packs
 
 PACKED = {"llava", "internvl", "llama", "qwen2", "qwen3", "phi", "phi3", "gemma", "mistral"}
-
-
-@torch.no_grad()
-def states(model: Any, encoded: EncodedSet, size: int = 8) -> torch.Tensor:
-    found = [
-        answer_states(model, batch, batch_features(model, batch))
-        for batch in batches(encoded, np.arange(len(encoded)), size)
-    ]
-    return torch.cat(found)
-
-
-def apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).abs().max() / other.abs().max())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from autoprune.data.chat import render_turns
-from autoprune.data.encoding import EncodedSet, encode_for
+from autoprune.data.encoding import EncodedSet, batches, encode_for
 from autoprune.data.samples import Sample, Turn
+from autoprune.models.reading import answer_states, batch_features
 from autoprune.models.vision import head
 from support.families import CASES, Inputs, build_model
 
@@ -69,3 +70,18 @@ def states_alone(model: Any, processor: Any, vision: bool) -> torch.Tensor:
             torch.testing.assert_close(head(model)(hidden), logits, rtol=1e-5, atol=1e-5)
             found.append(hidden[-said - 1 : -1])
     return torch.cat(found)
+
+
+@torch.no_grad()
+def states(model: Any, encoded: EncodedSet, size: int = 8) -> torch.Tensor:
+    """Final states that predict answer tokens, of an encoded set in batches."""
+    found = [
+        answer_states(model, batch, batch_features(model, batch))
+        for batch in batches(encoded, np.arange(len(encoded)), size)
+    ]
+    return torch.cat(found)
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Largest difference, against the largest value."""
+    return float((one - other).abs().max() / other.abs().max())
