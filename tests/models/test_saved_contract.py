@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from support.families import CASES, CHANNELS, HEADS, HIDDEN, LAYERS
-from support.oracle import Kept, plan_of
+from support.families import CASES
+from support.oracle import plan_of
+from support.pruned import MIXED, uniform
 
 from autoprune.models import checkpoint
 from autoprune.models.arrays import state_arrays
 from autoprune.models.checkpoint import CODE_FILE
-from autoprune.models.families import head_rule
 from autoprune.models.loading import load_model
 from autoprune.models.proof import ReloadProof, prove_reloads, reference_of
-from autoprune.models.shape import takes_heads
 from autoprune.pruning.surgery import prune
 
 pytestmark = pytest.mark.slow
-ALL_HEADS, ALL_CHANNELS = tuple(range(HEADS)), tuple(range(CHANNELS))
-MIXED: Kept = {0: ((), (0, 1, 23)), 1: ((0, 1), ALL_CHANNELS), 3: (ALL_HEADS, (7,))}
 KEYS = [(name, kind) for name in CASES for kind in ("stock", "any")]
 Proved = dict[tuple[str, str], tuple[Path, ReloadProof]]
-
-
-def uniform(config: Any) -> Kept:
-    """Equal counts, other units in each layer; fewer heads where the stock class takes that."""
-    fewer = takes_heads(head_rule(config), HEADS // 2, HEADS, HIDDEN)
-    return {
-        i: ((i % 2, 2) if fewer else ALL_HEADS, tuple(range(i, i + CHANNELS - LAYERS)))
-        for i in range(LAYERS)
-        if i != 2
-    }
 
 
 @pytest.fixture(scope="module")

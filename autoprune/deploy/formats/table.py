@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoprune.deploy.formats.format import Format
+from autoprune.deploy.formats.onnx import Onnx
 from autoprune.errors import AutoPruneError, did_you_mean
 
 CHECKPOINT = "hf"
@@ -10,8 +11,12 @@ CHECKPOINT = "hf"
 
 HOLDS = {
     CHECKPOINT: "any model, in its own precision; transformers loads it",
+    "onnx": "LLaVA, InternVL and plain language models, each layer of its own shape or all alike, "
+    "as float32 graphs for ONNX Runtime",
 }
 """What each format holds, in words."""
+
+_FORMATS: dict[str, Format] = {found.name: found for found in (Onnx(),)}
 
 
 def find_format(name: str) -> Format | None:
@@ -22,7 +27,6 @@ def find_format(name: str) -> Format | None:
     """
     if name == CHECKPOINT:
         return None
-    formats: dict[str, Format] = {}
-    if name in formats:
-        return formats[name]
+    if name in _FORMATS:
+        return _FORMATS[name]
     raise AutoPruneError(f"unknown format {name!r}{did_you_mean(name, list(HOLDS))}")
