@@ -89,8 +89,8 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_positions_that_change_with_length_are_told() -> None:
     factors = [1.0] * 4
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": factors}
-    rope |= {"long_factor": factors, "original_max_position_embeddings": 4096}
+    rope |= {"long_factor": factors, "original_max_position_embeddings": 256}
     config = CASES["phi3"].config(max_position_embeddings=131072, rope_parameters=rope)
-    assert _traced_below(config) == 4096
+    assert _traced_below(config) == 256
     assert _traced_below(CASES["phi3"].config()) is None
-    assert "Beyond 4,096 tokens" in " ".join(_loading(False, True, 4096).notes)
+    assert "Beyond 256 tokens" in " ".join(_loading(False, True, 256).notes)
