@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoprune"
 
 # Which rooms each room may import from; a room may always import from itself.
-GROUND = {"errors", "identity"}
+GROUND = {"errors", "identity", "plugins"}
 FLOOR_1 = GROUND | {"models", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "identity": GROUND,
+    "plugins": GROUND,
     "models": GROUND,
     "data": GROUND | {"models"},
     "zoo": FLOOR_1,
@@ -34,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"zoo", "cost", "pruning", "recovery", "evaluation", "resources", "pipeline", "tracking"}
     | {"search"},
 }
+MAY_IMPORT["testing"] = MAY_IMPORT["deploy"]
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"__init__"}
 
 # The largest room has floors of its own; each may import from those named before it.

@@ -34,7 +34,8 @@ def spaces(
     from rich.table import Table
 
     from autoprune.cli.output import console
-    from autoprune.search.knobs.space import KNOBS, list_spaces, load_space, space_text
+    from autoprune.search.knobs.space import list_spaces, load_space, space_text
+    from autoprune.search.knobs.table import KNOBS
 
     if as_yaml:
         if name is None:

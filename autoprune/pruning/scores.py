@@ -11,6 +11,8 @@ import numpy as np
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
+from autoprune.plugins import CRITERIA as GROUP
+from autoprune.plugins import Table
 
 IMAGE, TEXT = 0, 1
 """Places of the two modalities on the last axis of what is measured by token."""
@@ -123,7 +125,12 @@ class UnitScores:
 
 
 Criterion = Callable[[Importance, str, float], np.ndarray]
-"""Returns what units of a kind (``groups``, ``channels``, ``heads``) are worth, as sums."""
+"""Returns what units of a kind (``groups``, ``channels``, ``heads``) are worth, as sums.
+
+It is given what was measured, the kind, and the weight of text against image tokens (0 to 1), and
+returns ``float64 [L, units]``: at least 0, NaN where a layer has no such unit. A unit's worth is
+its sum over parameters: it is divided by their number before units of different kinds compete.
+"""
 
 
 def _weight_taylor(importance: Importance, kind: str, text_weight: float) -> np.ndarray:
@@ -155,13 +162,18 @@ def _params(importance: Importance, kind: str) -> np.ndarray:
     return params[:, None]
 
 
-CRITERIA: dict[str, Criterion] = {
-    "taylor": _gate_taylor,
-    "weight_taylor": _weight_taylor,
-    "activation": _activation,
-    "magnitude": _magnitude,
-}
-"""Importance criteria by name.
+CRITERIA: Table[Criterion] = Table(
+    GROUP,
+    {
+        "taylor": _gate_taylor,
+        "weight_taylor": _weight_taylor,
+        "activation": _activation,
+        "magnitude": _magnitude,
+    },
+    callable,
+    "a function of what was measured, a kind of units and a text weight",
+)
+"""Importance criteria by name; packages may add their own (see ``plugins``).
 
 - ``taylor``: |∂ℓ/∂gate| of each unit, a token at a time (after Michel et al. 2019, section 2.3,
   and Molchanov et al. 2017); knows image from text tokens.

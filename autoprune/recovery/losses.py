@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.plugins import LOSSES as GROUP
+from autoprune.plugins import Table
 
 
 class Needs(Flag):
@@ -87,12 +89,18 @@ def hidden(answers: Answers) -> Tensor:
     return distance / teacher.square().mean(-1).clamp_min(1e-12)
 
 
-LOSSES: dict[str, Loss] = {
-    "sft": Loss(Needs.LOGITS, sft),
-    "kl": Loss(Needs.LOGITS | Needs.TEACHER_LOGITS, forward_kl),
-    "reverse_kl": Loss(Needs.LOGITS | Needs.TEACHER_LOGITS, reverse_kl),
-    "hidden": Loss(Needs.TEACHER_HIDDEN, hidden),
-}
+LOSSES: Table[Loss] = Table(
+    GROUP,
+    {
+        "sft": Loss(Needs.LOGITS, sft),
+        "kl": Loss(Needs.LOGITS | Needs.TEACHER_LOGITS, forward_kl),
+        "reverse_kl": Loss(Needs.LOGITS | Needs.TEACHER_LOGITS, reverse_kl),
+        "hidden": Loss(Needs.TEACHER_HIDDEN, hidden),
+    },
+    lambda row: isinstance(row, Loss),
+    "a recovery.losses.Loss",
+)
+"""Recovery losses by name; packages may add their own (see ``plugins``)."""
 
 
 def needs_of(weights: Mapping[str, float]) -> Needs:

@@ -28,6 +28,7 @@ class RecoveryRecipe:
         reverse_kl: weight of the reverse KL divergence.
         hidden: weight of the distance to the dense model's final-norm states, relative to
             the mean square of those states.
+        others: names and weights of losses that other packages add.
         temperature: of both KL losses, which are multiplied by its square.
         scope: ``none``, ``projector``, ``lora`` (LoRA and projector) or ``full`` (backbone
             and projector). The vision tower is always frozen.
@@ -53,6 +54,7 @@ class RecoveryRecipe:
     kl: float = 0.0
     reverse_kl: float = 0.0
     hidden: float = 0.0
+    others: tuple[tuple[str, float], ...] = ()
     temperature: float = 2.0
     scope: str = "full"
     lora_rank: int = 16
@@ -71,6 +73,12 @@ class RecoveryRecipe:
     def __post_init__(self) -> None:
         for name in (*LOSS_FIELDS, "weight_decay"):
             _require(self, name, getattr(self, name) >= 0, "at least 0")
+        for name, weight in self.others:
+            if name in LOSS_FIELDS or not (math.isfinite(weight) and weight >= 0):
+                raise AutoPruneError(
+                    f"recovery recipe: loss {name!r} has weight {weight} among the others: it must "
+                    "be at least 0, and no loss that has a field of its own"
+                )
         for name in ("temperature", "learning_rate", "clip"):
             _require(self, name, getattr(self, name) > 0, "above 0")
         _require(self, "data_fraction", 0 < self.data_fraction <= 1, "in (0, 1]")
@@ -96,7 +104,8 @@ class RecoveryRecipe:
     @property
     def weights(self) -> dict[str, float]:
         """The losses that count, by name."""
-        return {name: getattr(self, name) for name in LOSS_FIELDS if getattr(self, name) > 0}
+        known = ((name, getattr(self, name)) for name in LOSS_FIELDS)
+        return {name: weight for name, weight in (*known, *self.others) if weight > 0}
 
     @property
     def steps(self) -> int:
@@ -117,11 +126,14 @@ class RecoveryRecipe:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values that :meth:`from_dict` reads.
 
-        A cosine is not named, so that recipes from before there was another are the same.
+        A cosine and losses of other packages that are not there are not named, so that recipes
+        from before there were any are the same.
         """
         values = dataclasses.asdict(self)
         if self.decay == "cosine":
             del values["decay"]
+        if not self.others:
+            del values["others"]
         return values
 
     @classmethod
@@ -137,13 +149,22 @@ class RecoveryRecipe:
                 raise AutoPruneError(
                     f"recovery recipe key {key!r} is unknown{did_you_mean(key, fields)}"
                 )
+            if key == "others":
+                continue
             kind = type(fields[key].default)
             fits = isinstance(value, (int, float) if kind is float else kind)
             if not fits or (isinstance(value, bool) and kind is not bool):
                 raise AutoPruneError(
                     f"recovery recipe key {key!r} is {value!r}: it must be a {kind.__name__}"
                 )
-        return cls(**values)
+        try:
+            others = tuple((str(name), float(weight)) for name, weight in values.get("others", ()))
+        except (TypeError, ValueError):
+            raise AutoPruneError(
+                f"recovery recipe key 'others' is {values['others']!r}: it must be pairs of a "
+                "loss and its weight"
+            ) from None
+        return cls(**{**values, "others": others})
 
 
 def _require(recipe: RecoveryRecipe, name: str, holds: bool, wanted: str) -> None:

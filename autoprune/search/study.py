@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.search.fidelity.predictor import Finished, Predictor
-from autoprune.search.knobs.space import Value
+from autoprune.search.knobs.table import Value
 from autoprune.search.records.storage import open_storage
 from autoprune.search.sampling.refine import REFINE
-from autoprune.search.sampling.samplers import derived_seed, make_sampler
+from autoprune.search.sampling.samplers import Sampler, derived_seed, make_sampler
 from autoprune.tracking.records import TrialRecord, share_in
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SearchStudy:
         storage: from ``storage.open_storage``.
         name: of the study.
         distributions: the sampled knobs.
-        sampler: a key of ``SAMPLERS``.
+        sampler: a key of ``SAMPLERS``, or a row of it.
         seed: of the search.
         trials: of the search in all.
         objective: the unit of sizes, ``params`` or ``bytes``.
@@ -66,7 +66,7 @@ class SearchStudy:
         storage: BaseStorage,
         name: str,
         distributions: Mapping[str, BaseDistribution],
-        sampler: str,
+        sampler: str | Sampler,
         seed: int,
         trials: int,
         objective: str = "params",

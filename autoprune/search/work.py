@@ -20,7 +20,8 @@ import numpy as np
 
 from autoprune.pruning.layout import Layout
 from autoprune.resources import Resources
-from autoprune.search.knobs.space import Space, Value
+from autoprune.search.knobs.space import Space
+from autoprune.search.knobs.table import Value
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
 
 if TYPE_CHECKING:

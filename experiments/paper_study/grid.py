@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoprune.search.knobs.space import Value
+from autoprune.search.knobs.table import Value
 from experiments.cells import Cell
 
 HERE = Path(__file__).parent

@@ -16,7 +16,8 @@ from autoprune.pipeline.run import Bench
 from autoprune.resources import Resources
 from autoprune.search.candidates.decode import DecodeContext, decode
 from autoprune.search.candidates.rescoring import rescored
-from autoprune.search.knobs.space import Value, load_space
+from autoprune.search.knobs.space import load_space
+from autoprune.search.knobs.table import Value
 from autoprune.search.problem import PipelineProblem
 from autoprune.search.settings import make_settings
 from experiments.cells import Cell, Row, by, read_rows, run_cells

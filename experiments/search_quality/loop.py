@@ -20,7 +20,8 @@ from autoprune.pipeline.run import Bench
 from autoprune.resources import Resources
 from autoprune.search.campaign import Campaign
 from autoprune.search.knobs.grid import cells
-from autoprune.search.knobs.space import Space, Value, load_space
+from autoprune.search.knobs.space import Space, load_space
+from autoprune.search.knobs.table import Value
 from autoprune.search.problem import PipelineProblem, PreparedSearch, preparation
 from autoprune.search.records.storage import open_storage
 from autoprune.search.records.store import SearchStore, search_dir

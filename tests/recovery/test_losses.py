@@ -8,22 +8,12 @@ import pytest
 import torch
 
 from autoprune.errors import AutoPruneError
-from autoprune.recovery.losses import LOSSES, Answers, Needs, mix, needs_of
-
-
-def make_answers(tokens: int = 7, hidden: int = 6, vocabulary: int = 11) -> Answers:
-    draw = torch.Generator().manual_seed(0)
-    return Answers(
-        hidden=torch.randn(tokens, hidden, generator=draw),
-        targets=torch.randint(vocabulary, (tokens,), generator=draw),
-        logits=torch.randn(tokens, vocabulary, generator=draw),
-        teacher_hidden=torch.randn(tokens, hidden, generator=draw),
-        teacher_logits=torch.randn(tokens, vocabulary, generator=draw),
-    )
+from autoprune.recovery.losses import LOSSES, Needs, mix, needs_of
+from autoprune.testing.losses import check_loss, made_answers
 
 
 def test_sft_is_cross_entropy() -> None:
-    answers = make_answers()
+    answers = made_answers()
     assert answers.logits is not None
     expected = -answers.logits.log_softmax(-1)[torch.arange(7), answers.targets]
     torch.testing.assert_close(LOSSES["sft"].per_token(answers), expected)
@@ -31,7 +21,7 @@ def test_sft_is_cross_entropy() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_kl_in_both_directions(temperature: float) -> None:
-    answers = dataclasses.replace(make_answers(), temperature=temperature)
+    answers = dataclasses.replace(made_answers(), temperature=temperature)
     assert answers.logits is not None
     assert answers.teacher_logits is not None
     student = (answers.logits / temperature).softmax(-1)
@@ -43,7 +33,7 @@ def test_kl_in_both_directions(temperature: float) -> None:
 
 
 def test_hidden_is_relative_to_the_teacher() -> None:
-    answers = make_answers()
+    answers = made_answers()
     assert answers.teacher_hidden is not None
     zero = dataclasses.replace(answers, hidden=torch.zeros_like(answers.hidden))
     torch.testing.assert_close(LOSSES["hidden"].per_token(zero), torch.ones(7))
@@ -56,39 +46,13 @@ def test_hidden_is_relative_to_the_teacher() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-class TestContract:
-    def test_a_value_for_each_token_in_float32(self, name: str) -> None:
-        answers = make_answers()
-        halves = {
-            field.name: value.bfloat16()
-            for field in dataclasses.fields(answers)
-            if isinstance(value := getattr(answers, field.name), torch.Tensor)
-            and value.is_floating_point()
-        }
-        value = LOSSES[name].per_token(dataclasses.replace(answers, **halves))
-        assert value.shape == (7,)
-        assert value.dtype == torch.float32
-
-    def test_tokens_do_not_know_each_other(self, name: str) -> None:
-        whole = make_answers()
-        parts = [
-            dataclasses.replace(
-                whole,
-                **{
-                    field.name: value[rows]
-                    for field in dataclasses.fields(whole)
-                    if isinstance(value := getattr(whole, field.name), torch.Tensor)
-                },
-            )
-            for rows in (slice(0, 3), slice(3, 7))
-        ]
-        loss = LOSSES[name].per_token
-        torch.testing.assert_close(loss(whole), torch.cat([loss(part) for part in parts]))
+def test_contract(name: str) -> None:
+    check_loss(LOSSES[name])
 
 
 @pytest.mark.parametrize("name", ["kl", "reverse_kl", "hidden"])
 def test_a_perfect_student_has_no_distance(name: str) -> None:
-    answers = make_answers()
+    answers = made_answers()
     assert answers.teacher_hidden is not None
     perfect = dataclasses.replace(
         answers, hidden=answers.teacher_hidden, logits=answers.teacher_logits
@@ -97,7 +61,7 @@ def test_a_perfect_student_has_no_distance(name: str) -> None:
 
 
 def test_a_mix_is_the_weighted_sum() -> None:
-    answers = make_answers()
+    answers = made_answers()
     weights = {"sft": 0.5, "kl": 0.25, "hidden": 2.0}
     total, parts = mix(weights, answers)
     torch.testing.assert_close(total, sum(parts[n] * w for n, w in weights.items()))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.decoding import CONTEXT, importance, toy
+from support.decoding import CONTEXT
 from support.shapes import shape_config
 
 from autoprune.models.shape import BackboneSpec, spec_of
@@ -20,13 +20,15 @@ from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.rescore import part_way
 from autoprune.pruning.scores import Importance
 from autoprune.search.candidates.decode import DecodeContext, decode, unit_scores
-from autoprune.search.knobs.space import Choice, Space, Value, list_spaces, load_space
+from autoprune.search.knobs.space import Choice, Space, list_spaces, load_space
+from autoprune.search.knobs.table import Value
+from autoprune.testing.toy import toy_importance, toy_spec
 
 SHAPES = {
-    "heads with keys of their own": toy(6, 4, 4, 64, 9_000),
-    "grouped heads": toy(9, 8, 2, 128, 30_000),
-    "one group": toy(5, 6, 1, 96, 0),
-    "narrow and deep": toy(16, 2, 2, 16, 200_000),
+    "heads with keys of their own": toy_spec(6, 4, 4, 64, 9_000),
+    "grouped heads": toy_spec(9, 8, 2, 128, 30_000),
+    "one group": toy_spec(5, 6, 1, 96, 0),
+    "narrow and deep": toy_spec(16, 2, 2, 16, 200_000),
 }
 REAL = ("llava-1.5-7b", "qwen2.5-vl-7b")
 
@@ -34,7 +36,7 @@ REAL = ("llava-1.5-7b", "qwen2.5-vl-7b")
 @lru_cache
 def real(name: str) -> tuple[BackboneSpec, Importance]:
     spec = spec_of(shape_config(name))
-    return spec, importance(spec)
+    return spec, toy_importance(spec)
 
 
 def unit_of(spec: BackboneSpec, knobs: dict[str, Value], multiple: int, stock: bool) -> int:
@@ -119,7 +121,7 @@ def test_every_space_meets_its_sizes_on_every_shape(
     spec = SHAPES[shape]
     space = load_space(name)
     knobs = drawn(space, data.draw)
-    context = context_of(spec, importance(spec), multiple, stock, share)
+    context = context_of(spec, toy_importance(spec), multiple, stock, share)
     if "backbone_removed" in knobs:
         removed = float(knobs["backbone_removed"])
         kept = spec.total_params - round(removed * spec.backbone_params)
@@ -203,8 +205,8 @@ def test_a_cut_under_way_goes_on_between_attention_and_mlp_as_asked(
 
     Where the knobs lean on one kind; at an even split new figures may well move it.
     """
-    spec = toy(8, 8, 8, 256, 0)
-    context = context_of(spec, importance(spec), 1, False, 1.0)
+    spec = toy_spec(8, 8, 8, 256, 0)
+    context = context_of(spec, toy_importance(spec), 1, False, 1.0)
     point = {"temperature": temperature, "attention_share": attention_share, "axis": "width"}
     knobs = load_space("hybrid").complete({**point, "size": 0.4, "protect_first": 0})
     once = decode(knobs, context).plan

@@ -21,7 +21,7 @@ from autoprune.pruning.scores import Importance, UnitScores, scores
 from autoprune.recovery.guidance import default_learning_rate
 from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
 from autoprune.search.candidates.sizing import ByteSizing, ParamSizing, Sizing, multiple_of
-from autoprune.search.knobs.space import PROJECTOR_SFT, RATIOS, Value
+from autoprune.search.knobs.table import PROJECTOR_SFT, RATIOS, Value
 
 _ALL = (0.0, 1.0)
 _LEAST_SHARE = 0.02  # of a width cut, for attention or MLPs that the knobs would leave alone
@@ -197,6 +197,7 @@ def _recipe(knobs: Mapping[str, Value], context: DecodeContext, removed: float) 
         kl=weights["kl"],
         reverse_kl=weights["reverse_kl"],
         hidden=weights["hidden"],
+        others=tuple((name, w) for name, w in weights.items() if name not in LOSS_FIELDS),
         scope=scope,
         lora_rank=int(knobs["lora_rank"]),
         learning_rate=default_learning_rate(removed, scope, context.spec.hidden_size)

@@ -17,15 +17,8 @@ from autoprune.pruning.allocation import reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.search.candidates.sizes import channel_multiple, read_sizes
 from autoprune.search.knobs.grid import SWITCHES, idle
-from autoprune.search.knobs.space import (
-    KNOBS,
-    RATIOS,
-    Choice,
-    Range,
-    Space,
-    Value,
-    with_knobs,
-)
+from autoprune.search.knobs.space import Choice, Range, Space, with_knobs
+from autoprune.search.knobs.table import KNOBS, RATIOS, Value
 from autoprune.search.settings import SearchSettings
 
 

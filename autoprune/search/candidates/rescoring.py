@@ -19,7 +19,8 @@ from autoprune.pruning.importance import measure
 from autoprune.pruning.plan import PruningPlan, dense_plan
 from autoprune.pruning.rescore import lift, part_way
 from autoprune.search.candidates.decode import DecodeContext, decode, sizing_of, unit_scores
-from autoprune.search.knobs.space import Space, Value
+from autoprune.search.knobs.space import Space
+from autoprune.search.knobs.table import Value
 
 RESCORE = "rescore"
 """Name of the stage in a record's seconds."""

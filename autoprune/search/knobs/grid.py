@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import product
 
 from autoprune.errors import AutoPruneError
-from autoprune.search.knobs.space import PROJECTOR_SFT, RATIOS, Choice, Space, Value
+from autoprune.search.knobs.space import Choice, Space
+from autoprune.search.knobs.table import PROJECTOR_SFT, RATIOS, Value
 
 MOST_CELLS = 100_000
 """Longest walk over a space."""

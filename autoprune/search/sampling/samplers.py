@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.plugins import SAMPLERS as GROUP
+from autoprune.plugins import Table
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -70,14 +72,19 @@ def _random(seed: int, trials: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "tpe": Sampler(_tpe),
-    "gp": Sampler(_gp, slow=True),
-    "nsga2": Sampler(_nsga2),
-    "random": Sampler(_random, slides=False),
-    "grid": Sampler(_random, walks=True, slides=False),
-}
-"""Every sampler that ``--sampler`` takes."""
+SAMPLERS: Table[Sampler] = Table(
+    GROUP,
+    {
+        "tpe": Sampler(_tpe),
+        "gp": Sampler(_gp, slow=True),
+        "nsga2": Sampler(_nsga2),
+        "random": Sampler(_random, slides=False),
+        "grid": Sampler(_random, walks=True, slides=False),
+    },
+    lambda row: isinstance(row, Sampler),
+    "a search.sampling.samplers.Sampler",
+)
+"""Every sampler that ``--sampler`` takes; packages may add their own (see ``plugins``)."""
 
 
 def _startup(trials: int) -> int:
@@ -90,19 +97,20 @@ def derived_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
-def make_sampler(name: str, seed: int, trials: int) -> BaseSampler:
+def make_sampler(name: str | Sampler, seed: int, trials: int) -> BaseSampler:
     """Return the sampler ``name``.
 
     Args:
-        name: a key of ``SAMPLERS``.
+        name: a key of ``SAMPLERS``, or a row of it.
         seed: equal seeds, equal proposals.
         trials: number of trials of the search in all; start-up phases are cut to fit.
 
     Raises:
         AutoPruneError: for an unknown name (says the nearest).
     """
-    if name not in SAMPLERS:
+    if isinstance(name, str) and name not in SAMPLERS:
         raise AutoPruneError(f"unknown sampler {name!r}{did_you_mean(name, SAMPLERS)}")
+    row = SAMPLERS[name] if isinstance(name, str) else name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental arguments
-        return SAMPLERS[name].build(seed, trials)
+        return row.build(seed, trials)

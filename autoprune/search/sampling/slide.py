@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from autoprune.search.fronts.front import hypervolume
-from autoprune.search.knobs.space import Range, Space, Value
+from autoprune.search.knobs.space import Range, Space
+from autoprune.search.knobs.table import Value
 from autoprune.tracking.records import TrialRecord
 
 SLIDE = "slide"

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from autoprune.search.knobs.space import KNOBS, Range, Space, Value
+from autoprune.search.knobs.space import Range, Space
+from autoprune.search.knobs.table import KNOBS, Value
 from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings
 from autoprune.search.work import Baseline

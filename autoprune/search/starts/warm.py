@@ -17,7 +17,8 @@ from typing import Any
 from autoprune.errors import AutoPruneError
 from autoprune.search.fronts.front import nondominated
 from autoprune.search.knobs.grid import idle
-from autoprune.search.knobs.space import KNOBS, Space, Value
+from autoprune.search.knobs.space import Space
+from autoprune.search.knobs.table import KNOBS, Value
 from autoprune.search.options import flag
 from autoprune.search.records.store import SearchStore, find_search, search_dir
 from autoprune.search.settings import SearchSettings, make_settings

@@ -26,7 +26,8 @@ from autoprune.search.candidates.decode import DecodeContext, decode, unit_score
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.candidates.rescoring import RESCORE, Rescored, rescored
 from autoprune.search.knobs.grid import OF_RECOVERY
-from autoprune.search.knobs.space import Space, Value
+from autoprune.search.knobs.space import Space
+from autoprune.search.knobs.table import Value
 from autoprune.search.sampling.refine import REFINE, climb
 from autoprune.search.work import Refinement, TrialJob
 from autoprune.tracking.records import KeepMap

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.decoding import CONTEXT, GROUPS, LARGEST_UNIT, LAYERS, SPEC, TOTAL, importance
+from support.decoding import CONTEXT, GROUPS, LARGEST_UNIT, LAYERS, SPEC, TOTAL
 from support.shapes import shape_config
 
 from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
@@ -21,15 +21,10 @@ from autoprune.pruning.plan import dense_plan
 from autoprune.pruning.scores import scores
 from autoprune.search.candidates.decode import DecodeContext, decode
 from autoprune.search.candidates.sizing import ByteSizing, multiple_of
-from autoprune.search.knobs.space import (
-    KNOBS,
-    RATIOS,
-    Value,
-    list_spaces,
-    load_space,
-    with_precisions,
-)
+from autoprune.search.knobs.space import list_spaces, load_space, with_precisions
+from autoprune.search.knobs.table import KNOBS, RATIOS, Value
 from autoprune.search.starts.baselines import baselines
+from autoprune.testing.toy import toy_importance
 
 
 def any_knobs() -> st.SearchStrategy[dict[str, Value]]:
@@ -164,7 +159,7 @@ def test_a_stock_candidate_of_a_real_size_meets_its_bytes() -> None:
     context = replace(
         CONTEXT,
         spec=spec,
-        importance=importance(spec),
+        importance=toy_importance(spec),
         stock=True,
         multiple=64,
         max_params=spec.total_params,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.decoding import SPEC, toy
+from support.decoding import SPEC
 from support.shapes import shape_config
 
 from autoprune.errors import AutoPruneError
@@ -15,8 +15,9 @@ from autoprune.search.knobs.grid import cells
 from autoprune.search.knobs.space import load_space, parse_space
 from autoprune.search.settings import make_settings
 from autoprune.search.starts.baselines import known, starts
+from autoprune.testing.toy import toy_spec
 
-MHA = toy(8, 4, 4, 48, outside=9000)
+MHA = toy_spec(8, 4, 4, 48, outside=9000)
 
 
 def narrowed(

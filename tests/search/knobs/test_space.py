@@ -7,13 +7,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autoprune.errors import AutoPruneError
 from autoprune.search.knobs.space import (
-    KNOBS,
     Range,
     list_spaces,
     load_space,
     parse_space,
     with_precisions,
 )
+from autoprune.search.knobs.table import KNOBS
 
 HEAD = "description: a test\nknobs:\n"
 

@@ -5,30 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from autoprune.errors import AutoPruneError
-from autoprune.search.fronts.front import Point
-from autoprune.search.knobs.space import parse_space
 from autoprune.search.records.storage import open_storage
 from autoprune.search.sampling.samplers import SAMPLERS, derived_seed, make_sampler
 from autoprune.search.study import SearchStudy
-
-SPACE = parse_space(
-    """
-description: toy
-rungs: [0, 0.5, 1]
-knobs:
-  size: {low: 0, high: 1}
-  axis: [width, depth]
-  temperature: {low: 0, high: 1}
-  protect_first: {low: 0, high: 2, integer: true}
-""",
-    "toy",
-)
+from autoprune.testing.samplers import SPACE, check_sampler, toy_score
 
 
 def study(
@@ -39,69 +24,10 @@ def study(
     )
 
 
-def score(knobs: dict[str, Any]) -> Point:
-    size = 0.3 + 0.3 * knobs["size"]
-    loss = (knobs["temperature"] - 0.7) ** 2 + 0.1 * (knobs["axis"] == "depth")
-    return size, 1.2 * size**0.5 - loss
-
-
-def play(study: SearchStudy, numbers: range) -> list[dict[str, Any]]:
-    asked = []
-    for number in numbers:
-        knobs = study.ask(number)
-        size, value = score(knobs)
-        study.complete(number, size, value, {1: 0.7 * value})
-        asked.append(knobs)
-    return asked
-
-
 @pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if not row.walks])
 class TestEverySampler:
-    def test_draws_every_knob_within_the_space(self, name: str, tmp_path: Path) -> None:
-        for knobs in play(study(name, tmp_path), range(12)):
-            assert set(knobs) == set(SPACE.distributions())
-            SPACE.complete(knobs)
-            assert 0 <= knobs["temperature"] <= 1
-            assert type(knobs["protect_first"]) is int
-
-    def test_equal_seeds_propose_equally(self, name: str, tmp_path: Path) -> None:
-        runs = [
-            play(study(name, tmp_path, seed, journal=f"{i}"), range(12))
-            for i, seed in enumerate((5, 5, 6))
-        ]
-        assert runs[0] == runs[1]
-        assert runs[0] != runs[2]
-
-    def test_proposes_after_a_kill_what_it_would_have_proposed(
-        self, name: str, tmp_path: Path
-    ) -> None:
-        whole = play(study(name, tmp_path, journal="whole"), range(13))
-        first = play(study(name, tmp_path, journal="half"), range(9))
-        second = play(study(name, tmp_path, journal="half"), range(9, 13))
-        assert [*first, *second] == whole
-
-    def test_running_trials_are_not_proposed_again(self, name: str, tmp_path: Path) -> None:
-        s = study(name, tmp_path)
-        play(s, range(12))
-        waiting = [tuple(s.ask(number).values()) for number in range(12, 16)]
-        assert len(set(waiting)) == len(waiting)
-
-    def test_survives_failed_and_stopped_trials(self, name: str, tmp_path: Path) -> None:
-        s = study(name, tmp_path)
-        for number in range(16):
-            knobs = s.ask(number)
-            size, value = score(knobs)
-            if number % 4 == 1:
-                s.fail(number, "no luck")
-            elif number % 4 == 2:
-                s.stop(number, size, 1, 0.1)
-            else:
-                s.complete(number, size, value, {0: -1.0, 1: value})
-        s.settle(final=True)
-        states = [trial.state.name for trial in s.trials()]
-        assert "RUNNING" not in states
-        assert "WAITING" not in states
-        assert states.count("FAIL") == 4
+    def test_contract(self, name: str) -> None:
+        check_sampler(name)
 
     @pytest.mark.parametrize("rung", [0, 1])
     def test_what_was_stopped_is_not_proposed_as_good(
@@ -121,7 +47,7 @@ class TestEverySampler:
                 "protect_first": 0,
             }
             s.enqueue(number, knobs, "given")
-            size, value = score(knobs)
+            size, value = toy_score(knobs)
             if bad:
                 s.stop(number, size, rung, 5.0)  # far above anything that finished
             else:
@@ -158,7 +84,7 @@ def test_running_trials_repel_the_next_suggestion(name: str, tmp_path: Path) -> 
                 "protect_first": 0,
             }
             s.enqueue(number, knobs, "given")
-            size, value = score(knobs)
+            size, value = toy_score(knobs)
             s.complete(number, size, 10 * value, {})
         for number in range(100, 100 + running):
             place = 0.7 + 0.005 * (number - 106)
@@ -174,7 +100,7 @@ def test_running_trials_repel_the_next_suggestion(name: str, tmp_path: Path) -> 
 def test_predicted_and_measured_trials_go_together(name: str, tmp_path: Path) -> None:
     s = study(name, tmp_path, trials=40)
     for number in range(16):
-        size, value = score(s.ask(number))
+        size, value = toy_score(s.ask(number))
         if number % 4 == 3:
             s.stop(number, size, 1, value / 2)
         else:
@@ -188,7 +114,7 @@ def test_samplers_say_nothing(tmp_path: Path) -> None:
     """What a library finds worth a warning would stand amid a search's progress."""
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from test_samplers import play, study;"
+        "from autoprune.testing.samplers import play; from test_samplers import study;"
         "[play(study(name, Path(sys.argv[2]), trials=4, journal=name), range(6))"
         " for name in ('tpe', 'gp', 'nsga2', 'random')]"
     )
