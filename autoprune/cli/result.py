@@ -170,6 +170,7 @@ def print_next(summary: SearchSummary, store: SearchStore, console: Console) -> 
     """Print the commands that most people type next."""
     console.print(Text("Next:"))
     console.print(Text(f"  autoprune ui {store.typed}"), soft_wrap=True)
+    console.print(Text(f"  autoprune report {store.typed} --open"), soft_wrap=True)
     if summary.front:
         best = summary.stairs[-1]
         point = store.typed.replace(store.name, f"{store.name}:{best.trial}", 1)

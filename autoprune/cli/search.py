@@ -119,13 +119,14 @@ def search(
     from autoprune.cli.live import view
     from autoprune.cli.output import console, json_stdout, print_json
     from autoprune.cli.result import print_result
+    from autoprune.deploy.report.page import attached
     from autoprune.search.driver import run_search
     from autoprune.search.records.store import find_search
 
     out = console(as_json)
     with json_stdout(as_json):
         with view(settings.trials, out) as listener:
-            summary = run_search(settings, listener)
+            summary = run_search(settings, listener, attach=attached)
         print_result(summary, find_search(settings.home, settings.name), out)
     if as_json:
         print_json(front_object(summary))

@@ -26,7 +26,7 @@ from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings
 from autoprune.search.starts.warm import warm_up
 from autoprune.search.study import SearchStudy
-from autoprune.search.tracked import tracked
+from autoprune.search.tracked import Attach, tracked
 from autoprune.search.work import Prepared, Problem
 from autoprune.search.workers.assets import Parcel, pack
 from autoprune.search.workers.failures import ran_out_of_memory
@@ -42,6 +42,7 @@ def run_search(
     problem: Problem | None = None,
     *,
     tracking: bool = True,
+    attach: Attach | None = None,
 ) -> SearchSummary:
     """Run a search, or go on with it, and return its confirmed front.
 
@@ -53,6 +54,7 @@ def run_search(
         listener: told of progress.
         problem: what is searched; by default the pipeline of a vision-language model.
         tracking: log to MLflow.
+        attach: makes what is to lie beside a finished search in MLflow.
 
     Raises:
         AutoPruneError: bad input; nothing has been started then.
@@ -78,7 +80,7 @@ def run_search(
             check_address(settings.ray_address)
             if tracking:
                 check_tracking(settings.tracking_uri or default_uri(settings.home))
-            return _run(settings, store, listener, problem, tracking)
+            return _run(settings, store, listener, problem, tracking, attach)
         except AutoPruneError as error:
             if fresh and error.exit_code == AutoPruneError.exit_code and not store.records():
                 shutil.rmtree(store.directory, ignore_errors=True)
@@ -120,6 +122,7 @@ def _run(
     listener: SearchListener,
     problem: Problem,
     tracking: bool,
+    attach: Attach | None,
 ) -> SearchSummary:
     narrowed = _narrowed(settings, store, problem)
     space = narrowed.space
@@ -169,6 +172,8 @@ def _run(
             finally:
                 campaign.close()
             log.summary(summary)
+            if attach is not None:
+                log.attach(attach, store, summary)
         listener.on_done(summary)
         return summary
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from autoprune.errors import StoppedError
@@ -23,11 +23,16 @@ STOP_SECONDS = 5.0
 """How long a search that was interrupted waits for MLflow."""
 
 
+Attach = Callable[[SearchStore, SearchSummary], Mapping[str, str]]
+"""From a finished search to texts by the path that they lie at, beside its run in MLflow."""
+
+
 class SearchLog:
     """Hands a search's news to the tracker, or to nobody."""
 
-    def __init__(self, tracker: Tracker | None) -> None:
+    def __init__(self, tracker: Tracker | None, warn: Callable[[str], None]) -> None:
         self._tracker = tracker
+        self._warn = warn
         self._last: dict[int, float] = {}
 
     def record(self, record: TrialRecord) -> None:
@@ -45,6 +50,17 @@ class SearchLog:
         if self._tracker is not None:
             self._tracker.log_summary(summary)
 
+    def attach(self, make: Attach, store: SearchStore, summary: SearchSummary) -> None:
+        """Log what is made of the result; the search has its result whatever becomes of that."""
+        if self._tracker is None:
+            return
+        try:
+            for path, text in make(store, summary).items():
+                self._tracker.log_text(path, text)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self._warn(f"nothing was put beside the search in MLflow ({reason})")
+
 
 @contextmanager
 def tracked(
@@ -57,7 +73,7 @@ def tracked(
 ) -> Iterator[SearchLog]:
     """Open the search's run in MLflow, and end it as the search ends."""
     if not enabled:
-        yield SearchLog(None)
+        yield SearchLog(None, listener.on_warning)
         return
     tracker = Tracker(
         _info(settings, space, store, prepared),
@@ -70,7 +86,7 @@ def tracked(
     if records:
         tracker.sync(records)
     try:
-        yield SearchLog(tracker)
+        yield SearchLog(tracker, listener.on_warning)
     except StoppedError as error:
         tracker.close("failed", str(error))
         raise

@@ -158,6 +158,10 @@ class MlflowStore:
         """Put a folder's files beside the parent run, over those of the same name."""
         self.client.log_artifacts(self.parent, str(folder))
 
+    def log_text(self, path: str, text: str) -> None:
+        """Put a text beside the parent run, over what stood at its path."""
+        self.client.log_text(self.parent, text, path)
+
     def set_view(self, key: str, state: str) -> None:
         """Save a view of the UI under a share key, as the UI's own 'Share' does."""
         self.client.set_experiment_tag(self.experiment_id, f"mlflow.sharedViewState.{key}", state)

@@ -111,6 +111,10 @@ class Tracker:
         """Log the front: figures, table, plots and marks on its trials."""
         self._send({"do": "summary", "summary": summary.model_dump(mode="json")})
 
+    def log_text(self, path: str, text: str) -> None:
+        """Keep a text beside the search's run, as the artifact ``path``."""
+        self._send({"do": "text", "path": path, "text": text})
+
     def close(self, state: State = "complete", reason: str = "", *, timeout: float = 30.0) -> bool:
         """End the search's run, wait until all is logged, and say whether it was.
 

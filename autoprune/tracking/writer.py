@@ -48,6 +48,7 @@ class Writer:
         self.pending: dict[int, TrialRecord] = {}
         self.summary: SearchSummary | None = None
         self.summary_pending = False
+        self.texts: dict[str, str] = {}  # artifacts to come, by path
         self.settle_reason = ""
         self.closing: tuple[str, str] | None = None
         self._opened = False
@@ -71,6 +72,8 @@ class Writer:
             case "summary":
                 self.summary = SearchSummary.model_validate(message["summary"])
                 self.summary_pending = True
+            case "text":
+                self.texts[message["path"]] = message["text"]
             case "close":
                 self.closing = (message["state"], message["reason"])
                 self._retry_at = 0.0
@@ -84,7 +87,8 @@ class Writer:
     @property
     def idle(self) -> bool:
         """Whether everything that came has been logged."""
-        return self._opened and not self.pending and not self.summary_pending
+        waits = self.pending or self.summary_pending or self.texts
+        return self._opened and not waits
 
     def work(self) -> None:
         """Log what is pending; on an outage, wait before the next attempt."""
@@ -120,6 +124,9 @@ class Writer:
         if self.summary_pending and self.summary is not None:
             self._log_summary(store, self.summary)
             self.summary_pending = False
+        for path, text in list(self.texts.items()):
+            self._log_text(store, path, text)
+            del self.texts[path]
         if self.closing is not None:
             self._close(store, *self.closing)
 
@@ -159,6 +166,12 @@ class Writer:
             except Exception as error:  # an artifact store of its own may be away alone
                 text = f"plots and tables were not stored in MLflow ({_first_line(error)})"
                 self._warn("files", text)
+
+    def _log_text(self, store: MlflowStore, path: str, text: str) -> None:
+        try:
+            store.log_text(path, text)
+        except Exception as error:  # an artifact store of its own may be away alone
+            self._warn("files", f"{path} was not stored in MLflow ({_first_line(error)})")
 
     def _close(self, store: MlflowStore, state: str, reason: str) -> None:
         store.settle(set(), reason or "the search ended before this trial did")

@@ -74,8 +74,11 @@ def test_a_killed_driver_leaves_nothing_running_and_resumes(home: Path) -> None:
     tracker.log_trial(records[3])
     summary = fake_summary(records)
     tracker.log_summary(summary)
+    tracker.log_text("report/report.html", "<p>ü</p>")
     assert tracker.close(timeout=60)
     assert warnings == []
+    (kept,) = (home / "artifacts").glob("*/artifacts/report/report.html")
+    assert kept.read_text() == "<p>ü</p>"
     after = statuses(home)
     assert [name for name, _ in after] == ["demo", *(f"trial-000{n}" for n in range(5))]
     assert [status for _, status in after] == ["FINISHED"] * 4 + ["KILLED", "FINISHED"]
@@ -163,6 +166,9 @@ class FakeStore:
         self.summaries += 1
 
     def log_files(self, _: Path) -> None:
+        raise OSError("no such bucket")
+
+    def log_text(self, path: str, text: str) -> None:
         raise OSError("no such bucket")
 
     def set_view(self, *_: object) -> None:

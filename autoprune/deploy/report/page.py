@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.deploy.report.model import CONFIRMED, Chart, Report
 from autoprune.errors import AutoPruneError
+
+if TYPE_CHECKING:
+    from autoprune.search.records.store import SearchStore
+    from autoprune.tracking.records import SearchSummary
 
 STYLES = ("base.css", "chart.css", "parts.css")
 SCRIPTS = ("page.js", "chart.js", "detail.js", "table.js")
@@ -54,6 +58,13 @@ def write_page(report: Report, path: Path) -> None:
         raise AutoPruneError(
             f"cannot write the report to {path} ({error.strerror}): name another file by -o"
         ) from None
+
+
+def attached(store: SearchStore, summary: SearchSummary) -> dict[str, str]:
+    """Return the page that is kept beside a finished search in MLflow, by its path there."""
+    from autoprune.deploy.report.gather import gather
+
+    return {"report/report.html": render(gather(store, summary))}
 
 
 def percent(share: float) -> str:
