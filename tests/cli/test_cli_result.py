@@ -148,7 +148,7 @@ def test_search_in_words(
 def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[SearchSettings] = []
 
-    def record(settings: SearchSettings, listener: SearchListener) -> SearchSummary:
+    def record(settings: SearchSettings, listener: SearchListener, **_: object) -> SearchSummary:
         seen.append(settings)
         return noisy(settings, listener)
 
@@ -172,7 +172,7 @@ def test_resume_keeps_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     seen: list[SearchSettings] = []
     cli_fakes.started(tmp_path)
 
-    def record(settings: SearchSettings, listener: SearchListener) -> SearchSummary:
+    def record(settings: SearchSettings, listener: SearchListener, **_: object) -> SearchSummary:
         seen.append(settings)
         return noisy(settings, listener)
 
@@ -195,7 +195,7 @@ def test_resume_uses_the_space_that_the_search_began_with(
     began = store.space()
     seen: list[SearchSettings] = []
 
-    def record(settings: SearchSettings, listener: SearchListener) -> SearchSummary:
+    def record(settings: SearchSettings, listener: SearchListener, **_: object) -> SearchSummary:
         store.check_same(settings)
         seen.append(settings)
         return cli_fakes.summary(settings.name)
@@ -212,7 +212,7 @@ def test_resume_uses_the_space_that_the_search_began_with(
 def test_a_stopped_search_says_how_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(settings: SearchSettings, listener: SearchListener) -> SearchSummary:
+    def stop(settings: SearchSettings, listener: SearchListener, **_: object) -> SearchSummary:
         raise StoppedError("stopped; 'autoprune search --resume demo' goes on")
 
     monkeypatch.setattr("autoprune.search.driver.run_search", stop)
