@@ -20,6 +20,7 @@ from autoprune.cli import (
     apply,
     compare,
     convert,
+    devices,
     doctor,
     evaluate,
     export,
@@ -60,6 +61,7 @@ app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
 app.command("models", epilog=models.EXAMPLE)(models.models)
 app.command("spaces", epilog=spaces.EXAMPLE)(spaces.spaces)
+app.command("devices", epilog=devices.EXAMPLE)(devices.devices)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 
