@@ -65,6 +65,7 @@ def front_object(summary: SearchSummary, *, everything: bool = False) -> dict[st
     value = summary.model_dump(mode="json")
     if not everything:
         value["points"] = [point.model_dump(mode="json") for point in summary.front]
+        value["below"] = [point.model_dump(mode="json") for point in summary.below]
     return value
 
 

@@ -224,6 +224,7 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         f"be reached, {reach['least'] / dense['params']:.1%} to 100% of the whole model",
         "sizes": _sizes(plan),
         "tasks": ", ".join(plan["tasks"]),
+        **({"floors": ", ".join(settings["floors"])} if settings["floors"] else {}),
         "trials": f"{settings['trials']} from space {settings['space']} by sampler "
         f"{settings['sampler']}, {_refining(settings)}{settings['workers']} at once",
         "confirmation": _confirming(plan["confirmation"]),

@@ -8,6 +8,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from autoprune.search.records.store import SearchStore
     from autoprune.tracking.records import FrontPoint, SearchSummary
@@ -33,7 +34,9 @@ def print_result(
     if summary.front:
         unicode = (console.encoding or "").lower().startswith("utf")
         console.print(front_plot(summary, records, unicode=unicode))
-    for line in (*verdicts(summary), *comparison(summary)):
+    if (table := capability_table(summary)) is not None:
+        console.print(table)
+    for line in (*floor_lines(summary), *verdicts(summary), *comparison(summary)):
         console.print(Text(line), soft_wrap=True)
     if summary.ended:
         console.print(Text(f"No more trials, since {summary.ended}."), soft_wrap=True)
@@ -43,6 +46,49 @@ def print_result(
         console.print(Text(line), soft_wrap=True)
     print_links(store, console, summary.front)
     print_next(summary, store, console)
+
+
+def capability_table(summary: SearchSummary) -> Table | None:
+    """Return what each point keeps of each capability; None where there are fewer than two."""
+    from rich import box
+    from rich.table import Table
+
+    points = summary.front or summary.below
+    names = list(dict.fromkeys(name for point in points for name in point.capabilities))
+    if len(names) < 2:
+        return None
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="kept of each capability, guessing counted as nothing",
+        title_justify="left",
+        title_style="",
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("trial", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right")
+    for point in points:
+        kept = (point.capabilities.get(name) for name in names)
+        table.add_row(str(point.trial), *("" if k is None else f"{k:.3f}" for k in kept))
+    return table
+
+
+def floor_lines(summary: SearchSummary) -> list[str]:
+    """Return a line on floors: what they are, and which point comes nearest if none meets them."""
+    from autoprune.tracking.records import share_in
+
+    if not summary.floors:
+        return []
+    floors = ", ".join(f"{name} {least:g}" for name, least in summary.floors.items())
+    near = summary.nearest
+    if near is None:
+        return [f"Every point of the front keeps the floors ({floors})."]
+    share = share_in(near, summary.objective) or 0.0
+    return [
+        f"No point keeps the floors ({floors}); trial {near.trial} ({share:.1%}) comes nearest: "
+        f"{near.shortfall}. Take lower floors, a larger budget or more --trials."
+    ]
 
 
 def verdicts(summary: SearchSummary) -> list[str]:

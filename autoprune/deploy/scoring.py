@@ -118,6 +118,7 @@ def score_model(
     """
     from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.models.loading import inspect_model
+    from autoprune.search.exams import metric_notes
     from autoprune.search.preflight import check_tasks
     from autoprune.zoo import EMBEDDED, embedded_path
 
@@ -128,6 +129,8 @@ def score_model(
     specs = resolve_tasks(tasks or None, data=task_data, capabilities=capabilities)
     split = split or ("confirm" if all(spec.family for spec in specs) else "all")
     check_tasks(specs, {split: samples})
+    for note in metric_notes(specs):
+        on_stage(note)
     named = {EMBEDDED: embedded_path}
     found = inspect_model(ref, named)
     base = _dense_of(found, dense, named)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.evaluation.capabilities import capabilities_of, parse_pairs
@@ -153,6 +154,19 @@ def resolve_tasks(
         raise AutoPruneError(f"a task is named twice in {', '.join(s.name for s in specs)}")
     specs = _with_data(specs, data)
     return tuple(_with_capabilities(specs, capabilities))
+
+
+def answer_tokens(name: str, metadata: Mapping[str, Any] | None = None) -> int:
+    """Return how long an answer may grow where a task's file does not say it for a model.
+
+    Args:
+        name: of the task.
+        metadata: of its file.
+    """
+    own = (metadata or {}).get("autoprune") or {}
+    known = known_tasks().get(name)
+    usual = ANSWER_TOKENS if known is None else known.max_new_tokens
+    return int(own.get("max_new_tokens", usual))
 
 
 def _named(typed: str) -> list[TaskSpec]:

@@ -51,6 +51,8 @@ class RungResult:
         retention: of the dense model's ability, chance-corrected.
         retention_raw: the plain ratio of scores.
         per_task: score by task.
+        dense: scores of the dense model on the same documents.
+        missed: floor -> by how much it is below; told by who knows the floors.
         seconds: by stage (prune, recover, quantise, proxy, evaluate), of this rung alone.
         flops: floating-point operations of this rung alone.
         loss: the recovery's running loss, where it trains.
@@ -65,6 +67,8 @@ class RungResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     flops: float = 0.0
     loss: float | None = None
+    dense: TaskScores | None = None
+    missed: Mapping[str, float] = field(default_factory=dict)
 
 
 class Bench:
@@ -205,10 +209,11 @@ class CandidateRun:
         if split is not None:
             with self._timed("evaluate"):
                 scores = self.score(split, fraction)
-        kept = None
+        kept = dense = None
         if split is not None and scores is not None:
-            dense = self.assets.exams[split].dense
-            kept = retention(scores, dense if fraction == 1.0 else restricted(dense, scores))
+            whole = self.assets.exams[split].dense
+            dense = whole if fraction == 1.0 else restricted(whole, scores)
+            kept = retention(scores, dense)
         seconds, self._seconds = self._seconds, {}
         return RungResult(
             share=share,
@@ -220,6 +225,7 @@ class CandidateRun:
             seconds=seconds,
             flops=self._flops(progress.samples, split, fraction),
             loss=None if np.isnan(progress.loss) else progress.loss,
+            dense=dense,
         )
 
     @property

@@ -244,7 +244,7 @@ class Campaign:
             return self.failed(number, "it ended without a retention")
         record = self._end(record, "complete")
         self._learn(record)
-        self.study.complete(number, size, retention, rung_values(record))
+        self.study.complete(number, size, retention, rung_values(record), record.violation)
         return self._ended(record)
 
     def stopped(self, number: int) -> None:
@@ -252,7 +252,7 @@ class Campaign:
         record = self._end(self.records[number], "stopped")
         values, size = rung_values(record), self._size(record)
         if size is not None and record.rung in values:
-            self.study.stop(number, size, record.rung, values[record.rung])
+            self.study.stop(number, size, record.rung, values[record.rung], record.violation)
         return self._ended(record)
 
     def failed(self, number: int, reason: str, trace: str = "") -> None:
@@ -271,8 +271,11 @@ class Campaign:
     # ---- what it means
 
     def front(self) -> list[TrialRecord]:
-        """Return the unconfirmed front: complete trials only, smallest first."""
-        full = self._full()
+        """Return the unconfirmed front: complete trials that meet the floors, smallest first.
+
+        While none meets them, the front of all complete ones.
+        """
+        full = self._meeting() or self._full()
         return [full[i] for i in nondominated([self._point(r) for r in full])]
 
     def seconds(self) -> float:
@@ -297,7 +300,7 @@ class Campaign:
             stopped=states.count("stopped"),
             failed=states.count("failed"),
             running=len(self.live),
-            hypervolume=hypervolume([self._point(r) for r in self._full()]),
+            hypervolume=hypervolume([self._point(r) for r in self._meeting()]),
             seconds=self.seconds(),
             seconds_left=left,
             confirm_left=confirm or None,
@@ -320,6 +323,10 @@ class Campaign:
             for record in self.records.values()
             if record.state == "complete" and record.fidelity >= 1.0
         ]
+
+    def _meeting(self) -> list[TrialRecord]:
+        """Return the complete trials that meet the floors."""
+        return [record for record in self._full() if not record.violation]
 
     def _end(self, record: TrialRecord, state: str) -> TrialRecord:
         record = record.model_copy(update={"state": state})

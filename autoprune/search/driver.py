@@ -188,6 +188,7 @@ def _study(settings: SearchSettings, space: Space, store: SearchStore) -> Search
         settings.trials,
         settings.objective,
         cells(space) if SAMPLERS[settings.sampler].walks else (),
+        floors=bool(settings.floors),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from autoprune.evaluation.tasks import TaskSpec, resolve_tasks
 from autoprune.search.settings import SearchSettings
 
@@ -14,4 +16,22 @@ def tasks_of(settings: SearchSettings) -> tuple[TaskSpec, ...]:
     """
     return resolve_tasks(
         settings.tasks or None, data=settings.task_data, capabilities=settings.capabilities
+    )
+
+
+def metric_notes(specs: Iterable[TaskSpec]) -> list[str]:
+    """Return a line for each task whose metric nobody named: which one its score is read from."""
+    return [
+        f"metric of {spec.name}: {spec.metric}, the first that its file lists; "
+        f"--tasks {spec.source or spec.name}:METRIC names another"
+        for spec in specs
+        if spec.guessed
+    ]
+
+
+def task_facts(specs: Iterable[TaskSpec]) -> list[str]:
+    """Return what two searches must share of their tasks, as plain words."""
+    return sorted(
+        spec.name if spec.family is not None else f"{spec.name}:{spec.metric} ({spec.identity})"
+        for spec in specs
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autoprune.errors import StoppedError
+from autoprune.evaluation.floors import Floor
 from autoprune.evaluation.scores import TaskScores
 from autoprune.models.arrays import state_arrays
 from autoprune.pruning.layout import Layout
@@ -52,6 +53,8 @@ class Ending:
         dense: the dense model in short.
         budget: the bound on the size.
         versions: of what results depend on.
+        groups: tasks by capability.
+        floors: what of the dense model's ability has to stay.
     """
 
     settings: SearchSettings
@@ -60,6 +63,8 @@ class Ending:
     dense: Dense
     budget: Budget
     versions: Mapping[str, str]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    floors: tuple[Floor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,18 +140,28 @@ def finish(
             f"({reasons[0] if reasons else 'no run ended'}): see {folder}; "
             f"'autoprune search --resume {store.typed}' tries again"
         )
-    points = front_points(confirmed, ending.scores, objective=objective)
+    points = front_points(
+        confirmed,
+        ending.scores,
+        objective=objective,
+        groups=ending.groups,
+        floors=ending.floors,
+    )
+    meeting = {point.trial for point in points if not point.missed}
     write_dense(store.directory, ending.identity, ending.scores)
     own = {record.trial for record in chosen}
     lost = shrinkage([c for c in confirmed if c.record.trial in own], points)
-    volume = area(confirmed, ending.scores, objective, scatter(confirmed, ending.scores))
+    held = [one for one in confirmed if one.record.trial in meeting]
+    volume = area(held, ending.scores, objective, scatter(confirmed, ending.scores))
     return SearchSummary(
         name=store.name,
         dense=ending.dense,
         budget=ending.budget,
         objective=objective,
         # A baseline that is behind stands among the baselines, with its tie.
-        points=tuple(p for p in points if p.trial in own or not (p.dominated or p.behind)),
+        points=tuple(
+            p for p in points if p.trial in own or not (p.dominated or p.behind or p.missed)
+        ),
         baselines=tuple(p for p in points if p.baseline is not None),
         hypervolume=0.0 if volume is None else volume.mean,
         hypervolume_low=None if volume is None else volume.low,
@@ -154,6 +169,7 @@ def finish(
         shrinkage=None if lost is None else lost.mean,
         shrinkage_low=None if lost is None else lost.low,
         shrinkage_high=None if lost is None else lost.high,
+        floors={floor.name: floor.least for floor in ending.floors},
         versions=dict(ending.versions),
     )
 

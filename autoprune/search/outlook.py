@@ -29,7 +29,7 @@ def sampled_gains(records: Iterable[TrialRecord], objective: str) -> list[float]
         if record.state not in ENDED:
             continue
         gain = 0.0
-        if record.state == "complete" and record.fidelity >= 1.0:
+        if record.state == "complete" and record.fidelity >= 1.0 and not record.violation:
             front.append((share_in(record, objective) or 1.0, record.retention or 0.0))
             front = [front[i] for i in nondominated(front)]
             volume, before = hypervolume(front), volume

@@ -138,6 +138,10 @@ def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
         require_library()
     found = inspect(settings.model, outline=outline)
     read_sizes(settings, found.spec, working_precision(found))
+    if settings.floors:
+        from autoprune.evaluation.floors import read_floors
+
+        read_floors(settings.floors, specs)
     sizes = {"search": settings.search_samples, "confirm": settings.confirm_samples}
     check_tasks(specs, sizes)
     if settings.ray_address is None:

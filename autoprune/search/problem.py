@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.cost.bytes import dense_bytes
+from autoprune.evaluation.floors import Floor, check_floors, groups_of, read_floors
 from autoprune.models.families import wrapper_of
 from autoprune.models.loading import Inspected
 from autoprune.models.precision import PRECISIONS, precision_beside
@@ -21,7 +22,7 @@ from autoprune.resources import Resources
 from autoprune.search.candidates.decode import DecodeContext
 from autoprune.search.candidates.narrow import Narrowed, narrow
 from autoprune.search.candidates.sizes import channel_multiple, kept_share, read_sizes
-from autoprune.search.exams import tasks_of
+from autoprune.search.exams import metric_notes, task_facts, tasks_of
 from autoprune.search.finish import Ending, finish
 from autoprune.search.knobs.space import Space
 from autoprune.search.records.stages import Forecast
@@ -53,7 +54,9 @@ def preparation(settings: SearchSettings) -> Preparation:
 def narrow_for(settings: SearchSettings, space: Space, dense: Inspected) -> Narrowed:
     """Return the space that is worth sampling on a model that was inspected."""
     vision = wrapper_of(dense.config).projector is not None
-    return narrow(space, settings, dense.spec, working_precision(dense), vision)
+    found = narrow(space, settings, dense.spec, working_precision(dense), vision)
+    notes = (*found.notes, *metric_notes(tasks_of(settings)))
+    return replace(found, notes=notes)
 
 
 class PipelineProblem:
@@ -88,6 +91,8 @@ class PipelineProblem:
         local = settings.ray_address is None
         cache = Path(settings.home) / "cache"
         assets = prepare(wanted, cache, resources, on_stage, in_place=local)
+        for exam in assets.exams.values():
+            check_floors(read_floors(settings.floors, exam.tasks), exam.dense)
         set_mark(settings, wanted)
         context = DecodeContext(
             spec=assets.spec,
@@ -122,7 +127,13 @@ class PreparedSearch:
     @property
     def work(self) -> TrialWork:
         """What travels to the workers by pickle."""
-        return TrialWork(self._parts[0], self.context, self.space, self.settings.rung_share)
+        settings = self.settings
+        return TrialWork(self._parts[0], self.context, self.space, settings.rung_share, self.floors)
+
+    @property
+    def floors(self) -> tuple[Floor, ...]:
+        """What of the dense model's ability has to stay."""
+        return read_floors(self.settings.floors, self.assets.exams["search"].tasks)
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -177,7 +188,7 @@ class PreparedSearch:
                 )
         return {
             "dense": self.assets.identity,
-            "tasks": sorted(self.assets.exams["search"].dense.by_task),
+            "tasks": task_facts(tasks_of(self.settings)),
             "max_recovery_samples": self.settings.max_recovery_samples,
             "objective": self.settings.objective,
             **of_settings(self.settings),
@@ -205,5 +216,7 @@ class PreparedSearch:
             dense=self.dense,
             budget=self.budget,
             versions=self.versions,
+            groups=groups_of(self.assets.exams["confirm"].tasks),
+            floors=self.floors,
         )
         return finish(ending, records, pool, store, on_confirm)

@@ -51,6 +51,7 @@ LATER = frozenset(
         "warm_baselines",
         "task_data",
         "capabilities",
+        "floors",
     }
 )
 """Settings that searches of earlier versions do not know. At its default such a setting is not
@@ -102,6 +103,11 @@ class SearchSettings(BaseModel):
     task_data: tuple[str, ...] = Field(
         (),
         description="A copy of a task's documents on this machine, TASK=DIR; may be repeated.",
+    )
+    floors: tuple[str, ...] = Field(
+        (),
+        description="Share of the dense model's ability on a task or a capability that has to "
+        "stay, NAME=SHARE such as pope=0.9; may be repeated.",
     )
     capabilities: tuple[str, ...] = Field(
         (),

@@ -30,18 +30,25 @@ if TYPE_CHECKING:
 TRIAL, ORIGIN, REASON, PREDICTED, FIDELITY = "trial", "origin", "reason", "predicted", "fidelity"
 """User attributes of an Optuna trial."""
 
+FLOORS = "floors"
+"""Name of the constraint that holds results to the floors."""
+
 FACTS, FROM = "facts", "from"
 """User attributes of a study, and of a trial that another search ran."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """A result of another search: its name and trial, knobs, size kept and retention."""
+    """A result of another search: its name and trial, knobs, size kept and retention.
+
+    ``violation`` is by how much it was below the floors, which both searches share.
+    """
 
     key: str
     knobs: Mapping[str, Value]
     size: float
     retention: float
+    violation: float = 0.0
 
 
 class SearchStudy:
@@ -59,6 +66,8 @@ class SearchStudy:
         trials: of the search in all.
         objective: the unit of sizes, ``params`` or ``bytes``.
         cells: the configurations that a sampler which walks goes through, by trial number.
+        floors: whether results are held to floors: then every complete trial says by how much it
+            is below them, which samplers take as a constraint.
     """
 
     def __init__(
@@ -71,6 +80,7 @@ class SearchStudy:
         trials: int,
         objective: str = "params",
         cells: Sequence[Mapping[str, Value]] = (),
+        floors: bool = False,
     ) -> None:
         import optuna
 
@@ -79,7 +89,8 @@ class SearchStudy:
         self._sampler, self._seed, self._trials = sampler, seed, trials
         self._objective = objective
         self._cells = cells
-        self._deferred: dict[int, tuple[float, int, float]] = {}
+        self._floors = floors
+        self._deferred: dict[int, tuple[float, int, float, float]] = {}
         self._study: optuna.Study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -152,6 +163,7 @@ class SearchStudy:
                     distributions=dict(self.distributions),
                     values=[row.size, row.retention],
                     user_attrs={FROM: row.key, FIDELITY: 1.0},
+                    constraints={FLOORS: row.violation} if self._floors else None,
                 )
             )
 
@@ -163,6 +175,7 @@ class SearchStudy:
         size: float,
         retention: float,
         values: Mapping[int, float],
+        violation: float = 0.0,
     ) -> None:
         """Tell a trial of full fidelity.
 
@@ -171,17 +184,20 @@ class SearchStudy:
             size: share of the whole model kept.
             retention: final.
             values: rung -> value, as in ``halving.Arrival``; the predictor learns from them.
+            violation: by how much it is below the floors.
         """
         self.predictor.add(Finished(size, dict(values), retention))
-        self._tell(number, (size, retention), {FIDELITY: 1.0})
+        self._tell(number, (size, retention), {FIDELITY: 1.0}, violation=violation)
         self.settle()
 
-    def stop(self, number: int, size: float, rung: int, value: float) -> None:
+    def stop(
+        self, number: int, size: float, rung: int, value: float, violation: float = 0.0
+    ) -> None:
         """Tell a stopped trial by its prediction, once there is ground for one.
 
         Until then it stays RUNNING to Optuna, which samplers take as not worth repeating.
         """
-        self._deferred[number] = (size, rung, value)
+        self._deferred[number] = (size, rung, value, violation)
         self.settle()
 
     def fail(self, number: int, reason: str) -> None:
@@ -194,11 +210,11 @@ class SearchStudy:
         Args:
             final: tell the others too, as pruned and without values.
         """
-        for number, (size, rung, value) in list(self._deferred.items()):
+        for number, (size, rung, value, violation) in list(self._deferred.items()):
             if self.predictor.ready(size):
                 guess = self.predictor.predict(size, rung, value)
                 attrs = {PREDICTED: guess, FIDELITY: 0.0}
-                self._tell(number, (size, guess), attrs)
+                self._tell(number, (size, guess), attrs, violation=violation)
             elif final:
                 self._tell(number, None, {FIDELITY: 0.0}, pruned=True)
             else:
@@ -211,6 +227,7 @@ class SearchStudy:
         values: tuple[float, float] | None,
         attrs: Mapping[str, Any],
         pruned: bool = False,
+        violation: float = 0.0,
     ) -> None:
         from optuna.trial import Trial, TrialState
 
@@ -223,6 +240,8 @@ class SearchStudy:
         trial = Trial(self._study, frozen._trial_id)
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
+        if self._floors and values is not None:
+            trial.set_constraint(FLOORS, violation)
         state = TrialState.COMPLETE if values is not None else TrialState.FAIL
         self._study.tell(
             theirs,
@@ -265,10 +284,12 @@ class SearchStudy:
                 continue
             if record.state == "complete" and record.retention is not None:
                 self.predictor.add(Finished(size, dict(values), record.retention))
-                self._tell(number, (size, record.retention), {FIDELITY: 1.0})
+                values_of = (size, record.retention)
+                self._tell(number, values_of, {FIDELITY: 1.0}, violation=record.violation)
             elif record.state == "stopped" and record.rung in values:
                 if not self._finished(number):
-                    self._deferred[number] = (size, record.rung, values[record.rung])
+                    known = (size, record.rung, values[record.rung], record.violation)
+                    self._deferred[number] = known
             elif record.state == "failed":
                 self.fail(number, record.reason)
         self.settle()
@@ -334,6 +355,7 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[Told]] | None:
             {**facts["fixed"], **trial.params},
             trial.values[0],
             trial.values[1],
+            max(0.0, trial.constraints.get(FLOORS, 0.0)),
         )
         for trial in study.get_trials(deepcopy=False)
         if trial.user_attrs.get(FIDELITY) == 1.0 and trial.user_attrs.get(ORIGIN, REFINE) != REFINE

@@ -96,6 +96,10 @@ class Rung(Protocol):
         """Task -> score, 0..1."""
 
     @property
+    def missed(self) -> Mapping[str, float]:
+        """Floor -> by how much it is below, where it is."""
+
+    @property
     def seconds(self) -> Mapping[str, float]:
         """Stage -> seconds of this rung."""
 
@@ -242,5 +246,6 @@ class Measured:
     retention: float | None = None
     retention_raw: float | None = None
     per_task: Mapping[str, float] = field(default_factory=dict)
+    missed: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     flops: float = 0.0

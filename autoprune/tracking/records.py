@@ -146,6 +146,7 @@ class TrialRecord(Record):
     retention: Figure = None
     retention_raw: Figure = None
     scores: dict[str, FiniteFloat] = {}  # task -> score, 0..1
+    missed: dict[str, FiniteFloat] = {}  # floor -> by how much it is below, at the last rung
     stage_seconds: dict[str, FiniteFloat] = {}
     flops: Figure = None
     seed: int = 0
@@ -155,6 +156,11 @@ class TrialRecord(Record):
     def name(self) -> str:
         """Name of the trial wherever it is shown: `trial-0007`."""
         return trial_name(self.trial)
+
+    @property
+    def violation(self) -> float:
+        """By how much it is below the floors, summed; 0 where it meets them all."""
+        return sum(self.missed.values())
 
     @property
     def given(self) -> dict[str, bool | int | float | str]:
@@ -212,6 +218,13 @@ class FrontPoint(Record):
     dominated: bool = False  # another point is no larger, and better beyond the paired interval
     behind: bool = False  # not dominated, but a point that is no larger has a mean no lower: a tie
     baseline: str | None = None
+    capabilities: dict[str, FiniteFloat] = {}  # of the dense model's, chance-corrected, a group
+    missed: dict[str, FiniteFloat] = {}  # floor -> by how much its mean is below
+
+    @property
+    def shortfall(self) -> str:
+        """Which floors it is below, in words: `below pope by 0.040`; empty where it meets them."""
+        return "; ".join(f"below {name} by {by:.3f}" for name, by in self.missed.items())
 
     @property
     def name(self) -> str:
@@ -298,15 +311,28 @@ class SearchSummary(Record):
     shrinkage_high: Figure = None
     seconds: Figure = None  # over all sessions, without preparation: what --max-hours counts
     rungs: tuple[RungRecord, ...] = ()  # but the last
+    floors: dict[str, FiniteFloat] = {}  # task or capability -> least share of the dense ability
     ended: str = ""  # why no more trials were launched
     stages: tuple[StageRecord, ...] = ()
     versions: dict[str, str] = {}
 
     @property
     def front(self) -> tuple[FrontPoint, ...]:
-        """The points that none dominates, smallest first."""
-        free = [point for point in self.points if not point.dominated]
+        """The points that none dominates and that meet the floors, smallest first."""
+        free = [point for point in self.points if not point.dominated and not point.missed]
         return self.by_size(free)
+
+    @property
+    def below(self) -> tuple[FrontPoint, ...]:
+        """The points that do not meet the floors, smallest first."""
+        return self.by_size(point for point in self.points if point.missed)
+
+    @property
+    def nearest(self) -> FrontPoint | None:
+        """The point that comes nearest to the floors, where none meets them."""
+        if self.front or not self.below:
+            return None
+        return min(self.below, key=lambda point: sum(point.missed.values()))
 
     @property
     def stairs(self) -> tuple[FrontPoint, ...]:

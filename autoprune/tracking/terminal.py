@@ -95,8 +95,11 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     points = summary.front
     if dominated:
         points = summary.by_size(summary.points)
+    else:
+        points = (*points, *(point for point in summary.below if not point.dominated))
     for point in points:
-        table.add_row(*_cells(summary, point, wide=wide), style="dim" if point.dominated else "")
+        faint = point.dominated or point.missed
+        table.add_row(*_cells(summary, point, wide=wide), style="dim" if faint else "")
     if summary.baselines:
         table.add_section()
         for point in summary.baselines:
@@ -122,6 +125,8 @@ def _caption(summary: SearchSummary) -> Text:
             caption.append("\nties: no better than these smaller ones beyond chance")
         if summary.baselines:
             caption.append("\nlast rows: the usual recipes")
+    elif summary.below:
+        caption.append("\nno point meets the floors")
     else:
         caption.append("\nno confirmed front yet")
     return caption
@@ -153,7 +158,9 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
     notes = []
     if point.baseline:
         notes.append(point.baseline)
-    if point.dominated:
+    if point.missed:
+        notes.append(point.shortfall)
+    elif point.dominated:
         notes.append("dominated")
     elif tied := _shown_ties(summary, point):
         short = point.model_copy(update={"tied_with": tied})

@@ -108,6 +108,7 @@ def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
         "warm_start": ("a",),
         "task_data": ("pope=.",),
         "capabilities": ("pope=reading",),
+        "floors": ("pope=0.9",),
     }
     assert make_settings({field: values[field]}).identity() != make_settings({}).identity()
 

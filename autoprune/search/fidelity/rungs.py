@@ -60,16 +60,16 @@ def violation(record: TrialRecord, budget: Budget | None) -> float:
     """Return by what share a candidate is over the budget, in the unit where that is most.
 
     0 inside, as decoding means all to be; a record of another version or by another decoder may
-    not be.
+    not be. What it is below the floors comes to it, as the last rung has measured it.
     """
     if budget is None:
-        return 0.0
+        return record.violation
     over = [
         size_in(record, unit) / bound - 1
         for unit in ("params", "bytes")
         if (bound := size_in(budget, unit))
     ]
-    return max(0.0, *over)
+    return max(0.0, *over) + record.violation
 
 
 def rung_records(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from autoprune.evaluation.floors import Floor, capability_scores, kept_of
 from autoprune.evaluation.retention import Difference, bootstrap, paired_difference, retention
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior, seed_prior
@@ -42,11 +43,13 @@ def members(
 ) -> list[TrialRecord]:
     """Return the trials worth confirming, smallest first.
 
-    Those are the front of the full-fidelity trials and, while there is room, the trials that
-    lie within ``NOISE`` below it. When the front itself is longer than ``limit``, members are
-    taken evenly over the sizes, both ends included.
+    Those are the front of the full-fidelity trials that meet the floors, or nearly do, and, while
+    there is room, the trials that lie within ``NOISE`` below it. Where none comes near the floors,
+    those that are least below take their place. When the front itself is longer than ``limit``,
+    members are taken evenly over the sizes, both ends included.
     """
     full = [r for r in records if is_full(r, objective)]
+    full = _meeting(full)
     points = [(float(share_in(r, objective) or 0), float(r.retention or 0)) for r in full]
     front = nondominated(points)
     if len(front) > limit:
@@ -62,6 +65,15 @@ def members(
         if len(chosen) < limit and gap <= NOISE:
             chosen.add(index)
     return sorted((full[i] for i in chosen), key=lambda r: (size_in(r, objective), r.trial))
+
+
+def _meeting(full: list[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that meet the floors or miss them by noise; else the least below."""
+    near = [record for record in full if record.violation <= 2 * NOISE]
+    if near or not full:
+        return near
+    least = sorted(full, key=lambda record: (record.violation, record.trial))
+    return least[: max(1, len(full) // 4)]
 
 
 def is_full(record: TrialRecord, objective: str = "params") -> bool:
@@ -98,8 +110,19 @@ def front_points(
     dense: TaskScores,
     differences: Mapping[tuple[int, int], Difference] | None = None,
     objective: str = "params",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    floors: Sequence[Floor] = (),
 ) -> tuple[FrontPoint, ...]:
     """Return the confirmed points, smallest first in the unit of ``objective``.
+
+    Args:
+        confirmed: the configurations.
+        dense: scores of the dense model.
+        differences: of each ordered pair of trials; by default those of :func:`compare`.
+        objective: what a size is.
+        groups: tasks by capability.
+        floors: what of the dense model's ability has to stay, in the mean over seeds. A point that
+            is below one is no point of the front, and takes no other's place there.
 
     A point is marked dominated when another one is no larger and their paired difference lies
     beyond zero. Points whose paired difference holds zero name each other in ``tied_with``: the
@@ -110,10 +133,15 @@ def front_points(
         differences = compare(confirmed, dense)
     prior = scatter(confirmed, dense)
     points = []
+    short = {one.record.trial: _missed(one, dense, floors) for one in confirmed}
     for one in confirmed:
         trial, size = one.record.trial, size_in(one.record, objective)
         others = [other.record for other in confirmed if other.record.trial != trial]
-        tied = [r for r in others if differences[trial, r.trial].tied]
+        tied = [
+            r
+            for r in others
+            if differences[trial, r.trial].tied and (short[trial] or not short[r.trial])
+        ]
         interval = bootstrap(one.scores, dense, prior=prior)
         points.append(
             FrontPoint(
@@ -143,17 +171,32 @@ def front_points(
                 dominated=any(
                     differences[trial, r.trial].high < 0 and size_in(r, objective) <= size
                     for r in others
+                    if not short[r.trial]
                 ),
+                capabilities=capability_scores(groups or {}, one.scores, dense),
+                missed=short[trial],
                 baseline=one.record.baseline,
             )
         )
-    places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in points]
-    ahead = {points[i].trial for i in nondominated(places)}
+    meeting = [p for p in points if not p.missed]
+    places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in meeting]
+    ahead = {meeting[i].trial for i in nondominated(places)}
     marked = [
-        p if p.dominated or p.trial in ahead else p.model_copy(update={"behind": True})
+        p if p.dominated or p.missed or p.trial in ahead else p.model_copy(update={"behind": True})
         for p in points
     ]
     return tuple(sorted(marked, key=lambda p: (size_in(p, objective), -p.retention.mean)))
+
+
+def _missed(one: Confirmed, dense: TaskScores, floors: Sequence[Floor]) -> dict[str, float]:
+    """Return by how much the mean over seeds is below each floor that it does not meet."""
+    short = {}
+    for floor in floors:
+        kept = [kept_of(floor.tasks, scores, dense) for scores in one.scores]
+        known = [value for value in kept if value is not None]
+        if known and _mean(known) < floor.least:
+            short[floor.name] = floor.least - _mean(known)
+    return short
 
 
 class Shrinkage(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autoprune.errors import AutoPruneError
@@ -39,12 +39,18 @@ _SAME = (
     "deployable",
     "multiple",
     "search_samples",
+    "floors",
 )
 """Facts that two searches must share for the results of one to say something in the other: the
 same knobs mean another model where shapes are held otherwise, and retention on other images is
 another figure."""
 
-_SAID = {"dense": "--model", "tasks": "--tasks", "objective": "--objective"}
+_SAID = {
+    "dense": "--model",
+    "tasks": "--tasks",
+    "objective": "--objective",
+    "floors": "--floor",
+}
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,12 @@ def check_warm(settings: SearchSettings) -> None:
     Raises:
         AutoPruneError: an earlier search is not there, or its settings differ in what matters.
     """
-    from autoprune.search.exams import tasks_of
+    from autoprune.search.exams import task_facts, tasks_of
 
     for name in settings.warm_start:
         facts = _earlier(name, settings).facts
         now = {
-            "tasks": sorted(task.name for task in tasks_of(settings)),
+            "tasks": task_facts(tasks_of(settings)),
             "max_recovery_samples": settings.max_recovery_samples,
             "objective": settings.objective,
             **of_settings(settings),
@@ -100,6 +106,7 @@ def of_settings(settings: SearchSettings) -> dict[str, Any]:
     return {
         "deployable": settings.deployable,
         "multiple": settings.multiple,
+        "floors": sorted(settings.floors),
         "search_samples": settings.search_samples or SPLITS["search"],
     }
 
@@ -149,7 +156,7 @@ def _gathered(settings: SearchSettings, space: Space, facts: Mapping[str, Any]) 
                 left[problem] += 1
                 continue
             used += 1
-            told.append(Told(result.key, knobs, result.size, result.retention))
+            told.append(replace(result, knobs=knobs))
         said = "; ".join(f"{count} {why}" for why, count in left.items() if count)
         notes.append(
             f"warm start from {name}: {used} of {used + left.total()} results are used"
@@ -191,7 +198,9 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
         elif record.layout is not None:
             left["came of refinement, beyond what knobs say"] += 1
         else:
-            results.append(Told(f"{name}:{number}", record.given, size, record.retention))
+            results.append(
+                Told(f"{name}:{number}", record.given, size, record.retention, record.violation)
+            )
     return _Earlier({**of_settings(store.settings()), **facts}, results, left)
 
 

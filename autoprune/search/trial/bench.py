@@ -14,6 +14,7 @@ import numpy as np
 from autoprune.cost.bytes import dense_bytes, stored_bytes
 from autoprune.cost.parameters import size_of
 from autoprune.errors import AutoPruneError
+from autoprune.evaluation.floors import Floor, missed
 from autoprune.evaluation.scores import EvaluationFailed
 from autoprune.models.shape import BackboneSpec
 from autoprune.pipeline.assets import Assets
@@ -37,13 +38,15 @@ from autoprune.tracking.records import KeepMap
 class TrialWork:
     """What a worker needs beside the arrays; a :class:`~autoprune.search.work.Work`.
 
-    ``rung_share`` is the share of the ``search`` images that rungs below the last are scored on.
+    ``rung_share`` is the share of the ``search`` images that rungs below the last are scored on,
+    ``floors`` what of the dense model's ability has to stay.
     """
 
     small: bytes
     context: DecodeContext
     space: Space
     rung_share: float = 1.0
+    floors: tuple[Floor, ...] = ()
 
     def open(self, arrays: Mapping[str, np.ndarray], resources: Resources) -> TrialBench:
         """Join the shared arrays and open the exams."""
@@ -104,13 +107,13 @@ class TrialBench:
 
     def start(self, job: TrialJob) -> PipelineRun:
         """Build the candidate of a trial."""
-        axis, share = str(job.knobs["axis"]), self.work.rung_share
+        axis, share, floors = str(job.knobs["axis"]), self.work.rung_share, self.work.floors
         before = self._last
         again = self.rescored(self.work.space.complete(job.knobs))
         spent = {RESCORE: (again.seconds if self._last is not before else 0.0, again.flops)}
         if job.refinement is None:
             run = self.bench.start(self.candidate(job.knobs, job.seed))
-            return PipelineRun(run, axis, share, None, spent)
+            return PipelineRun(run, axis, share, None, spent, floors)
         layout = job.refinement.layout
         if layout is None:
             started = time.perf_counter()
@@ -118,7 +121,7 @@ class TrialBench:
             spent[REFINE] = (time.perf_counter() - started, flops)
         run = self.bench.start(self.candidate(job.knobs, job.seed, layout))
         axis = axis_of(self.work.context.spec, run.candidate.plan)
-        return PipelineRun(run, axis, share, layout, spent)
+        return PipelineRun(run, axis, share, layout, spent, floors)
 
     def _climb(self, job: TrialJob, at: Refinement) -> tuple[Layout, float]:
         """Return the layout that a refined trial shall have, and the FLOPs of finding it."""
@@ -152,6 +155,7 @@ class PipelineRun:
         rung_share: share of the images that rungs below the last are scored on.
         layout: of a refined candidate; None where the knobs say it.
         spent: seconds and FLOPs that finding the plan took, by stage; they count in the first rung.
+        floors: what of the dense model's ability has to stay.
     """
 
     def __init__(
@@ -161,11 +165,13 @@ class PipelineRun:
         rung_share: float = 1.0,
         layout: Layout | None = None,
         spent: Mapping[str, tuple[float, float]] | None = None,
+        floors: tuple[Floor, ...] = (),
     ) -> None:
         self.run = run
         self.axis = axis
         self.rung_share = rung_share
         self.layout = layout
+        self.floors = floors
         self._spent = {stage: cost for stage, cost in (spent or {}).items() if any(cost)}
 
     def describe(self) -> Mapping[str, Any]:
@@ -183,7 +189,10 @@ class PipelineRun:
         spent, self._spent = self._spent, {}
         seconds = {stage: cost[0] for stage, cost in spent.items()}
         flops = result.flops + sum(cost[1] for cost in spent.values())
-        return replace(result, seconds={**seconds, **result.seconds}, flops=flops)
+        below = {}
+        if result.scores is not None and result.dense is not None:
+            below = missed(self.floors, result.scores, result.dense)
+        return replace(result, seconds={**seconds, **result.seconds}, flops=flops, missed=below)
 
     def save(self, directory: Path) -> None:
         """Write what :meth:`load` needs."""

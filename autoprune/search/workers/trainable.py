@@ -142,6 +142,7 @@ def fields_of(measured: Rung) -> dict[str, Any]:
         fields["retention"] = float(measured.retention)
         fields["retention_raw"] = measured.retention_raw
         fields["scores"] = dict(measured.per_task)
+        fields["missed"] = dict(measured.missed)
     return fields
 
 
