@@ -76,7 +76,7 @@ def commands_of(
     for point in summary.front if summary else ():
         source = typed_source(store).format(f":{point.trial}")
         what = f"Take trial {point.trial} away ({point.fraction:.1%} of the model)"
-        lines.append((what, f"autoprune apply {source} -o smaller-model"))
+        lines.append((what, f"autoprune export {source} -o smaller-model"))
     return tuple(Command(what=what, line=line) for what, line in lines)
 
 

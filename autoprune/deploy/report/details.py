@@ -85,7 +85,7 @@ def _detail(
         else (),
         keep=record.keep if record else None,
         ties=point.tied_with if point else (),
-        command=f"autoprune apply {source.format(f':{trial}')} -o smaller-model"
+        command=f"autoprune export {source.format(f':{trial}')} -o smaller-model"
         if kind in CONFIRMED
         else "",
     )

@@ -51,9 +51,9 @@ def test_commands_fit_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert summary is not None
     done = [c.line for c in commands_of(store.settings(), store, summary, "finished")]
     for point in summary.front:
-        assert f"autoprune apply demo:{point.trial} -o smaller-model" in done
+        assert f"autoprune export demo:{point.trial} -o smaller-model" in done
     assert not any("--resume" in line for line in done)
     so_far = [c.line for c in commands_of(store.settings(), store, None, "interrupted")]
     assert "autoprune search --resume demo" in so_far
     assert "autoprune report demo" in so_far
-    assert not any("apply" in line for line in so_far)
+    assert not any("export" in line for line in so_far)

@@ -76,7 +76,7 @@ def test_figures_are_those_of_the_summary(tmp_path: Path) -> None:
     detail = report.detail(best.trial)
     assert detail is not None
     assert detail.keep == next(r.keep for r in records if r.trial == best.trial)
-    assert detail.command.startswith(f"autoprune apply demo:{best.trial} --home ")
+    assert detail.command.startswith(f"autoprune export demo:{best.trial} --home ")
     assert all(score.dense == 0.95 for score in detail.scores)
 
 

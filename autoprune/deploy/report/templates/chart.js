@@ -79,13 +79,13 @@ function placeLabels() {
     return { left: r.left + 7, right: r.right - 7, top: r.top + 7, bottom: r.bottom - 7 };
   };
   const seen = ordered();
-  const taken = all(".budget-text, .dense b", chart).map(box);
+  const taken = all(".budget-text, .dense b, .err:not([hidden])", chart).map(box);
   const bodies = seen.filter((mark) => steppers.includes(mark.dataset.kind)).map((mark) => [mark, core(mark)]);
   const first = (mark) => (mark.getAttribute("aria-pressed") === "true" ? 0 : steppers.indexOf(mark.dataset.kind) + 1);
   for (const mark of seen.sort((a, b) => first(a) - first(b))) {
     const label = mark.querySelector(".label");
     if (!label) continue;
-    const free = ["", "right", "left", "under"].some((side) => {
+    const free = ["", "rising", "falling", "left"].some((side) => {
       label.className = `label ${side}`;
       const r = box(label);
       const inside = r.left >= frame.left - 4 && r.right <= frame.right + 8 && r.top >= frame.top - 12;
