@@ -26,6 +26,7 @@ from autoprune.cli import (
     export,
     front,
     models,
+    register,
     report,
     search,
     spaces,
@@ -57,6 +58,7 @@ app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("apply", epilog=apply.EXAMPLE)(apply.apply)
 app.command("export", epilog=export.EXAMPLE)(export.export)
+app.command("register", epilog=register.EXAMPLE)(register.register)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
 app.command("models", epilog=models.EXAMPLE)(models.models)

@@ -82,7 +82,7 @@ class MlflowStore:
         parent = self._find_parent()
         tags = {**naming.search_tags(self.info), naming.WRITER_TAG: self.writer}
         if parent is None:
-            tags |= _source_tags()
+            tags |= source_tags()
             run = self.client.create_run(self.experiment_id, run_name=self.info.name, tags=tags)
             self.parent = run.info.run_id
         else:
@@ -248,7 +248,7 @@ class MlflowStore:
                 naming.TRIAL_TAG: str(record.trial),
                 "search": self.info.name,
                 "kind": "trial",
-                **_source_tags(),
+                **source_tags(),
             },
         )
         self.runs[record.trial] = run.info.run_id
@@ -304,13 +304,14 @@ class MlflowStore:
             known.update(batch)
 
 
-def _source_tags() -> dict[str, str]:
+def source_tags(command: str = "autoprune search") -> dict[str, str]:
+    """Return the tags that say who made a run, and by which command."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"
     return {
         "mlflow.user": user,
-        "mlflow.source.name": "autoprune search",
+        "mlflow.source.name": command,
         "mlflow.source.type": "LOCAL",
     }

@@ -16,7 +16,18 @@ from autoprune.cli import main as cli
 from autoprune.errors import AutoPruneError, StoppedError
 from autoprune.search.knobs.space import list_spaces, load_space
 
-COMMANDS = ("search", "front", "compare", "apply", "export", "evaluate", "convert", "spaces", "ui")
+COMMANDS = (
+    "search",
+    "front",
+    "compare",
+    "apply",
+    "export",
+    "register",
+    "evaluate",
+    "convert",
+    "spaces",
+    "ui",
+)
 HEAVY = ("torch", "ray", "mlflow", "lmms_eval", "transformers", "optuna", "datasets")
 
 
