@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.front import parse_trial
 from autoprune.cli.options import Gpus, Home, Json, example, home_dir
 from autoprune.deploy.formats.table import HOLDS
-from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,34 +84,18 @@ def run_export(
         AutoPruneError: something typed cannot be had; before any work.
     """
     from autoprune.cli.output import console
-    from autoprune.deploy.formats.table import CHECKPOINT, find_format
+    from autoprune.deploy.export import export_named
 
-    find_format(format_name)
-    if gpus and not rebuild:
-        raise AutoPruneError(
-            f"--gpus {gpus:g} has nothing to compute without --rebuild, as kept weights are only "
-            "written: leave it out"
-        )
-    from autoprune.deploy import export as work
-    from autoprune.search.records.store import find_search
-
-    place, searched, trial = home_dir(home), None, 0
-    if ":" in source or not Path(source).is_dir():
-        name, trial = parse_trial(source)
-        searched = find_search(place, name)
-    found = work.source_of(
-        source,
-        place,
-        searched=searched,
-        trial=trial,
-        checkpoint=rebuild or format_name != CHECKPOINT,
-    )
     out = console(as_json)
-
-    def say(text: str) -> None:
-        out.print(text, style="dim")
-
-    return work.export(found, output, format_name, again=rebuild, gpus=gpus, on_stage=say)
+    return export_named(
+        source,
+        output,
+        format_name,
+        rebuild=rebuild,
+        gpus=gpus,
+        home=home_dir(home),
+        on_stage=lambda text: out.print(text, style="dim"),
+    )
 
 
 def print_exported(exported: Exported, out: Console) -> None:

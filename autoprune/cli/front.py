@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoprune.cli.options import Home, Json, example, home_dir
-from autoprune.errors import AutoPruneError, StoppedError
+from autoprune.errors import StoppedError
 
 if TYPE_CHECKING:
     from autoprune.search.records.store import SearchStore
@@ -67,19 +67,3 @@ def front_object(summary: SearchSummary, *, everything: bool = False) -> dict[st
         value["points"] = [point.model_dump(mode="json") for point in summary.front]
         value["below"] = [point.model_dump(mode="json") for point in summary.below]
     return value
-
-
-def parse_trial(reference: str) -> tuple[str, int]:
-    """Return the search and the number of ``NAME:TRIAL``.
-
-    Raises:
-        AutoPruneError: it does not have that form.
-    """
-    name, _, number = reference.rpartition(":")
-    number = number.removeprefix("trial-")
-    if not name or not number.isdigit():
-        raise AutoPruneError(
-            f"{reference!r} is not NAME:TRIAL: write the search and the trial's number, "
-            "such as demo:7 ('autoprune front NAME' lists them)"
-        )
-    return name, int(number)

@@ -12,7 +12,13 @@ from autoprune.deploy.apply import Applied, Stage, apply_kept, rebuild
 from autoprune.deploy.card import read_card
 from autoprune.deploy.formats.format import Format, Outline
 from autoprune.deploy.formats.table import CHECKPOINT, find_format
-from autoprune.deploy.source import Source, from_checkpoint, from_search, is_checkpoint
+from autoprune.deploy.source import (
+    Source,
+    from_checkpoint,
+    from_search,
+    is_checkpoint,
+    parse_trial,
+)
 from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
@@ -80,6 +86,47 @@ def source_of(
             f"{ref} is a checkpoint already: copy it, or make it again with --rebuild"
         )
     return from_checkpoint(directory, home)
+
+
+def export_named(
+    ref: str,
+    out: Path,
+    format_name: str = CHECKPOINT,
+    *,
+    rebuild: bool = False,
+    gpus: float = 0.0,
+    home: Path,
+    on_stage: Stage = lambda text: None,
+) -> Exported:
+    """Write what ``NAME:TRIAL`` or a checkpoint directory stands for in a format.
+
+    Args:
+        ref: as typed.
+        out: a directory that does not exist yet, or is empty.
+        format_name: one of the table's.
+        rebuild: train it again, and state the difference to what was kept.
+        gpus: for that; 0 computes on the CPU.
+        home: of the search.
+        on_stage: told in words what is being done.
+
+    Raises:
+        AutoPruneError: something typed cannot be had, before any work; or as :func:`export`.
+    """
+    find_format(format_name)
+    if gpus and not rebuild:
+        raise AutoPruneError(
+            f"--gpus {gpus:g} has nothing to compute without --rebuild, as kept weights are only "
+            "written: leave it out"
+        )
+    from autoprune.search.records.store import find_search
+
+    searched, trial = None, 0
+    if ":" in ref or not Path(ref).is_dir():
+        name, trial = parse_trial(ref)
+        searched = find_search(home, name)
+    checkpoint = rebuild or format_name != CHECKPOINT
+    found = source_of(ref, home, searched=searched, trial=trial, checkpoint=checkpoint)
+    return export(found, out, format_name, again=rebuild, gpus=gpus, on_stage=on_stage)
 
 
 def export(

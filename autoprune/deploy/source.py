@@ -71,6 +71,22 @@ class Source:
     plan: str = ""
 
 
+def parse_trial(reference: str) -> tuple[str, int]:
+    """Return the search and the number of ``NAME:TRIAL``.
+
+    Raises:
+        AutoPruneError: it does not have that form.
+    """
+    name, _, number = reference.rpartition(":")
+    number = number.removeprefix("trial-")
+    if not name or not number.isdigit():
+        raise AutoPruneError(
+            f"{reference!r} is not NAME:TRIAL: write the search and the trial's number, "
+            "such as demo:7 ('autoprune front NAME' lists them)"
+        )
+    return name, int(number)
+
+
 def from_search(store: SearchStore, trial: int) -> Source:
     """Return a trial of a search.
 

@@ -1,0 +1,106 @@
+"""Score a model, and take it away."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoprune.api.model import SmallerModel
+from autoprune.api.options import Names, names_of
+from autoprune.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from autoprune.deploy.export import Exported
+    from autoprune.deploy.scoring import Scored
+
+HOME: Path = SearchSettings.model_fields["home"].default
+
+
+def evaluate(
+    model: str | Path | SmallerModel,
+    *,
+    tasks: Names = (),
+    task_data: Names = (),
+    split: str | None = None,
+    samples: int | None = None,
+    dense: str | Path | None = None,
+    gpus: float = 0.0,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> Scored:
+    """Score a model on the tasks, and say what it retains of its dense model.
+
+    Args:
+        model: a checkpoint directory, ``embedded``, a hub name, or a model of :func:`prune`; that
+            is saved for the purpose, so that what is scored is what a checkpoint holds.
+        tasks: names or YAML files; by default those that a model of ``prune`` was made with, or
+            all of the embedded data.
+        task_data: local copies of tasks' data, as ``TASK=DIR``.
+        split: ``all``, ``search``, ``confirm`` or ``report``.
+        samples: images to ask about; by default all of the split.
+        dense: to compare with; by default the model that it was cut from, where that is known.
+        gpus: 0 computes on the CPU.
+        on_stage: told what begins.
+
+    Raises:
+        AutoPruneError: for an unknown model, task or split, or a model that cannot be scored.
+    """
+    from autoprune.deploy.scoring import score_model
+
+    def scored(ref: str, names: tuple[str, ...], beside: str | None) -> Scored:
+        return score_model(
+            ref,
+            tasks=names,
+            split=split,
+            samples=samples,
+            dense=beside,
+            task_data=names_of(task_data),
+            gpus=gpus,
+            on_stage=on_stage,
+        )
+
+    base = None if dense is None else str(dense)
+    if not isinstance(model, SmallerModel):
+        return scored(str(model), names_of(tasks), base)
+    with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
+        saved = model.save(Path(folder) / "model")
+        names = names_of(tasks) or model.settings.tasks
+        return scored(str(saved.path), names, base or model.settings.model)
+
+
+def export(
+    source: str | Path,
+    output: str | Path,
+    *,
+    format: str = "hf",
+    rebuild: bool = False,
+    gpus: float = 0.0,
+    home: str | Path = HOME,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> Exported:
+    """Write one point of a search in a format that runs elsewhere, proved before it appears.
+
+    Args:
+        source: ``NAME:TRIAL`` of a search, or a checkpoint directory that was exported before.
+        output: a directory that does not exist yet, or is empty.
+        format: ``hf``, or another that ``autoprune export --help`` lists.
+        rebuild: train it again, and state the difference to what was kept.
+        gpus: to rebuild with; 0 computes on the CPU.
+        home: of the search.
+        on_stage: told what begins.
+
+    Raises:
+        AutoPruneError: for bad input, or a model that the format cannot hold; nothing is written.
+    """
+    from autoprune.deploy.export import export_named
+
+    return export_named(
+        str(source),
+        Path(output),
+        format,
+        rebuild=rebuild,
+        gpus=gpus,
+        home=Path(home),
+        on_stage=on_stage,
+    )
