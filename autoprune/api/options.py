@@ -29,6 +29,7 @@ class SearchOptions(TypedDict, total=False):
     tasks: Names
     task_data: Names
     capabilities: Names
+    floor: Names
     deployable: str
     multiple: int
     space: str | Path

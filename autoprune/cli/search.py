@@ -37,9 +37,7 @@ def search(
     name: Annotated[str | None, setting("name", GOAL, metavar="NAME")] = None,
     tasks: Annotated[list[str] | None, setting("tasks", GOAL, metavar="TASK[,TASK...]")] = None,
     task_data: Annotated[list[str] | None, setting("task_data", GOAL, metavar="TASK=DIR")] = None,
-    floors: Annotated[
-        list[str] | None, setting("floors", GOAL, option="--floor", metavar="NAME=SHARE")
-    ] = None,
+    floors: Annotated[list[str] | None, setting("floors", GOAL, metavar="NAME=SHARE")] = None,
     capabilities: Annotated[
         list[str] | None,
         setting("capabilities", GOAL, option="--capability", metavar="TASK=WORD"),

@@ -13,7 +13,7 @@ from autoprune.errors import AutoPruneError
 def flag(field: str) -> str:
     """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
     # The one option that is given once a value.
-    names = {"budgets": "budget", "warm_baselines": "baselines"}
+    names = {"budgets": "budget", "floors": "floor", "warm_baselines": "baselines"}
     return "--" + names.get(field, field.replace("_", "-"))
 
 

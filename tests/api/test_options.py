@@ -83,7 +83,7 @@ def test_options_are_read_as_they_are_typed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"budgets": "50%"}, "unknown option 'budgets'; did you mean 'budget'"),
+        ({"budgets": "50%"}, "unknown option 'budgets' .did you mean 'budget'"),
         ({"trials": 0}, "--trials 0 is below 1"),
         ({"sampler": "tpa"}, "did you mean 'tpe'"),
     ],
