@@ -116,3 +116,28 @@ def _tower_modules(model: Any, bridges: list[nn.Module]) -> list[nn.Module]:
 
 def _matrices(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() == 2)
+
+
+def vision_room(model: Any, image_tokens: float | None = None) -> int:
+    """Return how many entries an image's way to the decoder holds at its peak.
+
+    That is in an MLP of the tower, where its input, the residual stream and two copies of what is
+    between its layers are alive; all tiles of an image go through together.
+
+    Args:
+        model: of the whole model, on any device.
+        image_tokens: as for :func:`vision_flops`.
+    """
+    wrapper = wrapper_of(model.config)
+    if wrapper.projector is None:
+        return 0
+    vision = model.config.vision_config
+    patches = _patches(vision, image_tokens)
+    seen = patches + _class_tokens(model)
+    tile = _patches(vision, None) / _positions_a_token(model.config, patches)
+    sized = getattr(vision, "image_size", None)
+    tiles = max(1.0, image_tokens / tile) if image_tokens and sized else 1.0
+    width = int(getattr(vision, "embed_dim", None) or vision.hidden_size)
+    inner = getattr(vision, "intermediate_size", None)
+    inner = int(inner or width * getattr(vision, "mlp_ratio", 4))
+    return int(tiles * seen * (2 * width + 2 * inner))

@@ -1,0 +1,152 @@
+"""What a model is used for, as far as its memory and its speed depend on it, in numbers.
+
+Made of a configuration once, on the meta device; everything about a plan is then a sum over its
+layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from autoprune.cost.parameters import Shaped
+from autoprune.cost.vision import vision_flops, vision_room
+from autoprune.errors import AutoPruneError
+from autoprune.models.families import text_config, wrapper_of
+from autoprune.models.shape import BackboneSpec, LayerShape, meta_model
+
+CONTEXT, IMAGES = 1024, 1
+"""Text tokens and images of a prompt with its answer, where nothing else is said."""
+
+SEEING = ("gemma3", "paligemma")
+"""Architectures whose image tokens see each other, those behind them too."""
+
+Kept = Shaped | Iterable[LayerShape] | None
+"""A plan, a layout, the shapes of layers in dense order (without heads and channels: gone), or
+None for the dense model."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A prompt of a stated length on a model of one architecture.
+
+    Attributes:
+        context: text tokens, prompt and answer.
+        images: in the prompt.
+        image_tokens: that one image becomes in the decoder.
+        windows: positions that each dense layer's cache holds at most; None: all.
+        head_params: weights of the output embedding.
+        vision_room: entries that the vision tower holds at its peak, for the images of a prompt.
+        masked: whether attention needs a mask of positions by positions: where image tokens see
+            each other, or a window is shorter than the prompt.
+    """
+
+    context: int
+    images: int
+    image_tokens: int
+    windows: tuple[int | None, ...]
+    head_params: int
+    vision_room: int = 0
+    masked: bool = False
+
+    @property
+    def positions(self) -> int:
+        """Tokens that the decoder sees: text, and those of the images."""
+        return self.context + self.images * self.image_tokens
+
+    @property
+    def said(self) -> str:
+        """The prompt in words."""
+        if not self.image_tokens:
+            return f"{self.context:,} tokens of text"
+        images = "1 image" if self.images == 1 else f"{self.images} images"
+        return f"{self.context:,} tokens of text and {images} of {self.image_tokens:,} tokens"
+
+    def cached(self, place: int) -> int:
+        """Return the positions that the cache of the dense layer ``place`` holds."""
+        window = self.windows[place]
+        return self.positions if window is None else min(window, self.positions)
+
+
+def deployment_of(
+    config: Any,
+    context: int | None = None,
+    images: int | None = None,
+    image_tokens: int | None = None,
+) -> Deployment:
+    """Return what a model of ``config`` is used for.
+
+    Args:
+        config: of the whole model.
+        context: text tokens; by default :data:`CONTEXT`, or what the model has positions for.
+        images: in a prompt; by default one, none for a plain language model.
+        image_tokens: of one image; by default those of one tile, or of a square image of
+            ``vision.SIDE`` pixels.
+
+    Raises:
+        AutoPruneError: for images that the model does not read, or more tokens than it has
+            positions for.
+    """
+    text = text_config(config)
+    vision = wrapper_of(config).projector is not None
+    if images and not vision:
+        raise AutoPruneError(
+            f"--images-per-prompt {images}: this model reads no images; leave it out"
+        )
+    count = (IMAGES if vision else 0) if images is None else images
+    model = meta_model(config)
+    an_image = vision_flops(model, image_tokens).image_tokens if vision else 0
+    most = getattr(text, "max_position_embeddings", None) or 2**31
+    room = most - count * an_image
+    if room < 1 or (context is not None and context > room):
+        asked = f"--context {context} with {count} images of {an_image:,} tokens"
+        raise AutoPruneError(
+            f"{asked} is beyond the {most:,} positions that this model has: ask for "
+            + (f"at most {room:,} tokens of text" if room > 0 else "fewer images")
+        )
+    said = min(CONTEXT, room) if context is None else context
+    windows = _windows(text)
+    positions = said + count * an_image
+    return Deployment(
+        context=said,
+        images=count,
+        image_tokens=an_image,
+        windows=windows,
+        masked=(count > 0 and config.model_type in SEEING)
+        or any(window is not None and window < positions for window in windows),
+        head_params=text.hidden_size * text.vocab_size,
+        vision_room=count * vision_room(model, image_tokens),
+    )
+
+
+def placed(spec: BackboneSpec, pruned: Kept) -> Iterator[tuple[int, LayerShape]]:
+    """Yield the place in the dense model and the shape of every layer that is kept."""
+    if pruned is None:
+        yield from enumerate(spec.layers)
+        return
+    if isinstance(pruned, Iterable):
+        yield from ((i, s) for i, s in enumerate(pruned) if s.heads or s.channels)
+        return
+    layers = getattr(pruned, "layers", None)
+    if layers is not None and layers and hasattr(layers[0], "index"):
+        places = [layer.index for layer in layers]
+    elif hasattr(pruned, "heads"):  # a layout: counts by dense layer
+        pairs = zip(pruned.heads, getattr(pruned, "channels"), strict=True)  # noqa: B009
+        places = [i for i, pair in enumerate(pairs) if any(pair)]
+    else:
+        places = list(range(len(pruned.shapes)))
+    yield from zip(places, pruned.shapes, strict=True)
+
+
+def _windows(text: Any) -> tuple[int | None, ...]:
+    """Return the attention window of each layer."""
+    count = int(text.num_hidden_layers)
+    window = getattr(text, "sliding_window", None)
+    types = getattr(text, "layer_types", None)
+    if not window:
+        return (None,) * count
+    if types:
+        return tuple(int(window) if kind == "sliding_attention" else None for kind in types)
+    used = getattr(text, "use_sliding_window", True)
+    return (int(window) if used else None,) * count
