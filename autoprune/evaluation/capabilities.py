@@ -13,7 +13,6 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
         "docvqa_val",
         "chartqa",
         "infovqa_val",
-        "stvqa_val",
         "digits_read",
     ),
     "hallucination": (

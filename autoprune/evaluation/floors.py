@@ -62,6 +62,15 @@ def read_floors(items: Iterable[str], specs: Sequence[TaskSpec]) -> tuple[Floor,
     return tuple(floors.values())
 
 
+def floors_of(least: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> tuple[Floor, ...]:
+    """Return floors again from what a search has written down of them."""
+    tasks = {task for group in groups.values() for task in group}
+    return tuple(
+        Floor(name, (name,) if name in tasks else tuple(groups.get(name, (name,))), share)
+        for name, share in least.items()
+    )
+
+
 def floor_share(name: str, text: str) -> float:
     """Return the share that a floor says, as ``0.9`` or ``90%``.
 

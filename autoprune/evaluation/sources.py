@@ -171,17 +171,19 @@ class _telling:  # noqa: N801 - used as a context manager
                     f"task {name!r} reads {place} from the Hugging Face hub, which wants a login: "
                     f"'hf auth login', or {mend}"
                 )
-            if "OfflineModeIsEnabled" in kinds or _offline():
+            reach = kinds & {"ConnectionError", "ConnectError", "TimeoutException", "HTTPError"}
+            absent = kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}
+            if "OfflineModeIsEnabled" in kinds or (_offline() and (reach or absent)):
                 return (
                     f"task {name!r} reads {place} from the Hugging Face hub, and HF_HUB_OFFLINE "
                     f"keeps it away: unset it, or {mend}"
                 )
-            if kinds & {"ConnectionError", "ConnectError", "TimeoutException", "HTTPError"}:
+            if reach:
                 return (
                     f"task {name!r} reads {place} from the Hugging Face hub, which does not "
                     f"answer: connect this machine, or {mend}"
                 )
-            if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
+            if absent:
                 return (
                     f"task {name!r} reads {place}, which is not on the Hugging Face hub or not "
                     f"yours to read: 'hf auth login', or {mend}"

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoprune.errors import AutoPruneError
+from autoprune.evaluation.floors import floors_of
 from autoprune.evaluation.retention import Interval, bootstrap
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
 from autoprune.search.finish import DENSE
 from autoprune.search.fronts.area import Weighted, answers_of, difference, stairs, total
-from autoprune.search.fronts.confirm import Confirmed, front_points, scatter
+from autoprune.search.fronts.confirm import Confirmed, front_points, meeting, scatter
 from autoprune.search.options import flag
 from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import FREE
@@ -111,8 +112,20 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
     # has one interval, whichever search shows it.
     runs = {answers_of(one): one for search in searches for one in search.confirmed}
     prior = scatter(list(runs.values()), dense)
-    points = [front_points(s.confirmed, dense, objective=objective) for s in searches]
-    bearing = [stairs(s.confirmed, dense, objective) for s in searches]
+    points = [
+        front_points(
+            s.confirmed,
+            dense,
+            objective=objective,
+            groups=s.summary.groups,
+            floors=floors_of(s.summary.floors, s.summary.groups),
+        )
+        for s in searches
+    ]
+    bearing = [
+        stairs(meeting(s.confirmed, own), dense, objective)
+        for s, own in zip(searches, points, strict=True)
+    ]
     return Comparison(
         dense=first.summary.dense,
         objective=objective,

@@ -24,6 +24,7 @@ from autoprune.search.fronts.confirm import (
     Confirmed,
     front_points,
     is_full,
+    meeting,
     members,
     scatter,
     shrinkage,
@@ -147,12 +148,12 @@ def finish(
         groups=ending.groups,
         floors=ending.floors,
     )
-    meeting = {point.trial for point in points if not point.missed}
     write_dense(store.directory, ending.identity, ending.scores)
     own = {record.trial for record in chosen}
     lost = shrinkage([c for c in confirmed if c.record.trial in own], points)
-    held = [one for one in confirmed if one.record.trial in meeting]
-    volume = area(held, ending.scores, objective, scatter(confirmed, ending.scores))
+    volume = area(
+        meeting(confirmed, points), ending.scores, objective, scatter(confirmed, ending.scores)
+    )
     return SearchSummary(
         name=store.name,
         dense=ending.dense,
@@ -169,6 +170,7 @@ def finish(
         shrinkage=None if lost is None else lost.mean,
         shrinkage_low=None if lost is None else lost.low,
         shrinkage_high=None if lost is None else lost.high,
+        groups=dict(ending.groups),
         floors={floor.name: floor.least for floor in ending.floors},
         versions=dict(ending.versions),
     )

@@ -311,6 +311,7 @@ class SearchSummary(Record):
     shrinkage_high: Figure = None
     seconds: Figure = None  # over all sessions, without preparation: what --max-hours counts
     rungs: tuple[RungRecord, ...] = ()  # but the last
+    groups: dict[str, tuple[str, ...]] = {}  # capability -> tasks
     floors: dict[str, FiniteFloat] = {}  # task or capability -> least share of the dense ability
     ended: str = ""  # why no more trials were launched
     stages: tuple[StageRecord, ...] = ()

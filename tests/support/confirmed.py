@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.evaluation.floors import groups_of, read_floors
 from autoprune.evaluation.scores import TaskScore, TaskScores
+from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.search.finish import Ending, Rerun, finish
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
@@ -123,6 +125,8 @@ def finished_search(
         dense=Dense(params=WHOLE, bytes=4 * WHOLE, precision="float32"),
         budget=Budget(text="60%", params=int(0.6 * WHOLE), fraction=0.6, bytes=int(2.4 * WHOLE)),
         versions={},
+        groups=groups_of(resolve_tasks(list(tasks))),
+        floors=read_floors(settings.floors, resolve_tasks(list(tasks))),
     )
     summary = finish(ending, records, DrawnPool(answer), store, lambda done, total: None)
     stages = tuple(StageRecord(stage=n, seconds=s) for n, s in TOOK.items())

@@ -40,6 +40,7 @@ def campaign(
         settings.seed,
         settings.trials,
         settings.objective,
+        floors=bool(settings.floors),
     )
     return Campaign(
         settings, TOY, store, study, baselines=BASELINES, budget=budget, listener=listener

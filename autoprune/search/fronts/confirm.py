@@ -178,14 +178,20 @@ def front_points(
                 baseline=one.record.baseline,
             )
         )
-    meeting = [p for p in points if not p.missed]
-    places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in meeting]
-    ahead = {meeting[i].trial for i in nondominated(places)}
+    held = [p for p in points if not p.missed]
+    places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in held]
+    ahead = {held[i].trial for i in nondominated(places)}
     marked = [
         p if p.dominated or p.missed or p.trial in ahead else p.model_copy(update={"behind": True})
         for p in points
     ]
     return tuple(sorted(marked, key=lambda p: (size_in(p, objective), -p.retention.mean)))
+
+
+def meeting(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> list[Confirmed]:
+    """Return the configurations whose points meet the floors."""
+    held = {point.trial for point in points if not point.missed}
+    return [one for one in confirmed if one.record.trial in held]
 
 
 def _missed(one: Confirmed, dense: TaskScores, floors: Sequence[Floor]) -> dict[str, float]:
