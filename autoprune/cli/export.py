@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = example(
     "autoprune export demo:7 -o smaller-model",
-    "autoprune export demo:7 -o rebuilt --rebuild",
+    "autoprune export demo:7 --format onnx -o smaller-onnx",
+    "autoprune export smaller-model --format gguf -o smaller-gguf",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoprune.deploy.formats.format import Format
+from autoprune.deploy.formats.gguf import Gguf
 from autoprune.deploy.formats.onnx import Onnx
 from autoprune.errors import AutoPruneError, did_you_mean
 
@@ -13,10 +14,11 @@ HOLDS = {
     CHECKPOINT: "any model, in its own precision; transformers loads it",
     "onnx": "LLaVA, InternVL and plain language models, each layer of its own shape or all alike, "
     "as float32 graphs for ONNX Runtime",
+    "gguf": "the language part alone, for llama.cpp, where all layers have one shape",
 }
 """What each format holds, in words."""
 
-_FORMATS: dict[str, Format] = {found.name: found for found in (Onnx(),)}
+_FORMATS: dict[str, Format] = {found.name: found for found in (Onnx(), Gguf())}
 
 
 def find_format(name: str) -> Format | None:
