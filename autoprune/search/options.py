@@ -12,8 +12,13 @@ from autoprune.errors import AutoPruneError
 
 def flag(field: str) -> str:
     """Return the command-line option of a setting: ``--max-hours`` for ``max_hours``."""
-    # The one option that is given once a value.
-    names = {"budgets": "budget", "floors": "floor", "warm_baselines": "baselines"}
+    # Options that are given once a value are called by one.
+    names = {
+        "budgets": "budget",
+        "capabilities": "capability",
+        "floors": "floor",
+        "warm_baselines": "baselines",
+    }
     return "--" + names.get(field, field.replace("_", "-"))
 
 

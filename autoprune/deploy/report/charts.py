@@ -17,6 +17,7 @@ from autoprune.tracking.units import byte_unit, size_unit
 STANDING: dict[Kind, str] = {
     "front": "on the front",
     "tied": "on the front by a tie",
+    "below": "below a floor",
     "dominated": "confirmed, but beaten",
     "baseline": "usual recipe",
     "trial": "ran to its end, not confirmed",
@@ -107,6 +108,8 @@ def kinds_of(summary: SearchSummary, records: Sequence[TrialRecord]) -> dict[int
 def _standing(point: FrontPoint, on_front: bool) -> Kind:
     if point.baseline is not None and not on_front:
         return "baseline"
+    if point.missed:
+        return "below"
     if point.dominated:
         return "dominated"
     return "tied" if point.behind else "front"
@@ -260,8 +263,8 @@ def _stairs(
     In the search's objective that is the confirmed front as it was decided; in another unit, and
     before there is one, the best means.
     """
-    full = [mark for mark in marks if mark.kind in CONFIRMED]
-    if key == size_named(summary.objective).key and full:
+    full = [mark for mark in marks if mark.kind in CONFIRMED and mark.kind != "below"]
+    if key == size_named(summary.objective).key and summary.points:
         on = {point.trial for point in summary.stairs}
         chosen = [mark for mark in full if mark.trial in on]
     else:

@@ -80,6 +80,11 @@ def _detail(
             Score(task=task, value=score, dense=summary.dense.scores.get(task))
             for task, score in scores.items()
         ),
+        capabilities=tuple(
+            Score(task=name, value=kept) for name, kept in point.capabilities.items()
+        )
+        if point
+        else (),
         knobs=tuple(Fact(name=n, value=knob_text(v)) for n, v in record.given.items())
         if record
         else (),
@@ -95,6 +100,8 @@ def _verdict(kind: Kind, record: TrialRecord | None, point: FrontPoint | None) -
     if point is not None:
         name = f"{point.baseline}, a usual recipe" if point.baseline else ""
         standing = STANDING[kind] if kind != "baseline" else "beside the front"
+        if kind == "below" or (point.missed and kind == "baseline"):
+            standing = point.shortfall
         parts = [name, standing, point.tie]
         return "; ".join(part for part in parts if part)
     reason = record.reason if record else ""
@@ -193,6 +200,7 @@ def rows_of(
                 data=point.data_fraction,
                 ties=", ".join(map(str, point.tied_with)),
                 scores=point.scores,
+                capabilities=point.capabilities,
                 extra=tuple(
                     "" if (value := unit.of(point)) is None else unit.text(value) for unit in extra
                 ),

@@ -10,6 +10,7 @@ from autoprune.deploy.report.charts import (
     SIZES,
     Size,
     charts_of,
+    confirmed_of,
     frame_of,
     kinds_of,
     offered,
@@ -19,7 +20,7 @@ from autoprune.deploy.report.commands import commands_of, typed_source
 from autoprune.deploy.report.details import details_of, rows_of
 from autoprune.deploy.report.importance import knob_importances
 from autoprune.deploy.report.model import Fact, Report, Row
-from autoprune.deploy.report.words import found, losers, rungs, stages, tiles
+from autoprune.deploy.report.words import floors, found, losers, rungs, stages, tiles
 from autoprune.search.knobs.space import with_precisions
 from autoprune.search.options import flag
 from autoprune.search.records.stages import Stages
@@ -63,9 +64,10 @@ def gather(store: SearchStore, summary: SearchSummary | None = None) -> Report:
         chosen=_chosen(so_far, records),
         rows=_rows(so_far, records),
         extra=_extra(so_far, records)[1],
+        capabilities=_capabilities(so_far),
         dense_scores=so_far.dense.scores if so_far else {},
         frame=frame_of(so_far, records) if so_far else (0.0, 1.0),
-        verdicts=tuple(f"{line}." for line in figures(so_far)) if so_far else (),
+        verdicts=(*floors(so_far), *(f"{line}." for line in figures(so_far))) if so_far else (),
         importances=knob_importances(records, space.distributions(), settings.seed),
         rungs=rungs(so_far.rungs) if so_far else (),
         stages=stages(so_far.stages) if so_far else (),
@@ -112,11 +114,12 @@ def unfinished(
 
 def _chosen(summary: SearchSummary | None, records: Sequence[TrialRecord]) -> int | None:
     """Return the trial that is shown first: the best point, or the best trial so far."""
-    if summary is not None and summary.front:
-        return summary.stairs[-1].trial
+    if summary is not None and summary.points:
+        best = summary.nearest or summary.stairs[-1]
+        return best.trial
     full = [r for r in records if r.state == "complete" and r.retention is not None]
-    best = max(full or records, key=lambda r: r.retention or 0.0, default=None)
-    return best.trial if best and summary is not None else None
+    chosen = max(full or records, key=lambda r: r.retention or 0.0, default=None)
+    return chosen.trial if chosen and summary is not None else None
 
 
 def _extra(
@@ -136,6 +139,13 @@ def _rows(summary: SearchSummary | None, records: Sequence[TrialRecord]) -> tupl
     if summary is None:
         return ()
     return rows_of(summary, kinds_of(summary, records), _extra(summary, records)[0])
+
+
+def _capabilities(summary: SearchSummary | None) -> tuple[str, ...]:
+    """Return the names of the capabilities that points are compared by: two at least."""
+    points = confirmed_of(summary).values() if summary else ()
+    names = tuple(dict.fromkeys(name for point in points for name in point.capabilities))
+    return names if len(names) > 1 else ()
 
 
 def _ended(summary: SearchSummary | None) -> str:
@@ -172,6 +182,8 @@ def _budget(summary: SearchSummary | None, settings: SearchSettings) -> tuple[Fa
             whole = size.of(summary.dense)
             of = f" of {size.text(whole)} ({limit / whole:.1%})" if whole else ""
             rows.append(Fact(name=f"At most, {size.choice}", value=f"{size.text(limit)}{of}"))
+    for name, least in summary.floors.items():
+        rows.append(Fact(name=f"At least, {name}", value=f"{least:g} of the dense model's ability"))
     return tuple(rows)
 
 

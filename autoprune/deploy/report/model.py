@@ -12,9 +12,11 @@ from pydantic import Field, FiniteFloat
 
 from autoprune.tracking.records import KeepMap, Record
 
-Kind = Literal["front", "tied", "dominated", "baseline", "trial", "stopped", "running", "failed"]
+Kind = Literal[
+    "front", "tied", "baseline", "below", "dominated", "trial", "stopped", "running", "failed"
+]
 
-CONFIRMED: tuple[Kind, ...] = ("front", "tied", "dominated", "baseline")
+CONFIRMED: tuple[Kind, ...] = ("front", "tied", "baseline", "below", "dominated")
 """Kinds that were run again on images no trial has seen: these have an interval."""
 
 
@@ -92,6 +94,7 @@ class Detail(Record):
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     facts: tuple[Fact, ...] = ()
+    capabilities: tuple[Score, ...] = ()  # shares of the dense model's, above guessing
     scores: tuple[Score, ...] = ()
     knobs: tuple[Fact, ...] = ()
     keep: KeepMap | None = None
@@ -121,6 +124,7 @@ class Row(Record):
     data: FiniteFloat
     ties: str
     scores: dict[str, FiniteFloat] = Field(default_factory=dict)
+    capabilities: dict[str, FiniteFloat] = Field(default_factory=dict)
     extra: tuple[str, ...] = ()  # further sizes, as ``Report.extra`` names them
 
 
@@ -213,6 +217,7 @@ class Report(Record):
     chosen: int | None = None  # the trial that is shown first
     rows: tuple[Row, ...] = ()
     extra: tuple[str, ...] = ()  # names of further sizes in the table
+    capabilities: tuple[str, ...] = ()  # that points are compared by
     dense_scores: dict[str, FiniteFloat] = Field(default_factory=dict)
     frame: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)  # retentions that charts show
     verdicts: tuple[str, ...] = ()

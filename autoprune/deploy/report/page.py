@@ -74,7 +74,17 @@ def percent(share: float) -> str:
 
 def drawn(chart: Chart) -> list[Any]:
     """Return the marks inside the frame, those that matter most last, so that they lie on top."""
-    order = ("failed", "stopped", "running", "trial", "dominated", "baseline", "tied", "front")
+    order = (
+        "failed",
+        "stopped",
+        "running",
+        "trial",
+        "dominated",
+        "below",
+        "baseline",
+        "tied",
+        "front",
+    )
     inside = [mark for mark in chart.marks if mark.inside]
     return sorted(inside, key=lambda mark: (order.index(mark.kind), mark.x))
 

@@ -33,6 +33,12 @@ def found(
     """
     if summary is not None and summary.front:
         return _front_found(summary, model)
+    if summary is not None and (near := summary.nearest) is not None:
+        return (
+            f"No point keeps the floors ({_floors(summary)}). Trial {near.trial} comes nearest, "
+            f"with {_share(near, summary)} of its {_unit(summary)}: {near.shortfall}.",
+            "Lower floors, a larger budget or more trials may find one.",
+        )
     full = [r for r in records if r.state == "complete" and r.retention is not None]
     failed = [r for r in records if r.state == "failed"]
     if full:
@@ -102,6 +108,19 @@ def against_baseline(summary: SearchSummary, best: FrontPoint) -> str:
         f"{base.retention.mean:.3f} ({_interval(base)}): trial {best.trial} is {how} "
         f"({gain:+.3f})."
     )
+
+
+def floors(summary: SearchSummary) -> tuple[str, ...]:
+    """Return whether the floors are kept, in a sentence; nothing where there are none."""
+    if not summary.floors:
+        return ()
+    if summary.nearest is not None:
+        return (f"No point keeps the floors ({_floors(summary)}).",)
+    return (f"Every point of the front keeps the floors ({_floors(summary)}).",)
+
+
+def _floors(summary: SearchSummary) -> str:
+    return ", ".join(f"{name} {least:g}" for name, least in summary.floors.items())
 
 
 def _interval(point: FrontPoint) -> str:
@@ -268,7 +287,8 @@ def losers(summary: SearchSummary, records: Sequence[TrialRecord]) -> tuple[Lose
     def of(state: str) -> list[TrialRecord]:
         return [r for r in records if r.state == state and r.trial not in confirmed]
 
-    beaten = [p for p in summary.points if p.dominated]
+    short = {p.trial: p.shortfall for p in summary.points if p.missed}
+    beaten = [p for p in summary.points if p.dominated and not p.missed]
     groups = (
         Losers(
             title="Failed",
@@ -288,6 +308,14 @@ def losers(summary: SearchSummary, records: Sequence[TrialRecord]) -> tuple[Lose
         )
         if confirmed
         else None,
+        Losers(
+            title="Below a floor",
+            note="Confirmed, but they keep less of a task or capability than has to stay.",
+            rows=tuple(
+                row.model_copy(update={"why": short[row.trial]})
+                for row in rows([r for r in records if r.trial in short])
+            ),
+        ),
         Losers(
             title="Confirmed, but beaten",
             note="Another point is no larger, and better beyond the interval of their paired "

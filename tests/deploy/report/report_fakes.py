@@ -17,6 +17,7 @@ from tracking.tracking_fakes import (
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.tracking.records import (
+    FrontPoint,
     KeepMap,
     RungRecord,
     SearchSummary,
@@ -56,6 +57,27 @@ def whole() -> tuple[SearchSummary, list[TrialRecord]]:
     return fake_summary(records).model_copy(update=changes), records
 
 
+def floored(summary: SearchSummary, kept: bool) -> SearchSummary:
+    """The same search with a floor, which its smallest points miss, or all of them."""
+
+    def told(point: FrontPoint, missed: bool) -> FrontPoint:
+        mean = point.retention.mean
+        changes: dict[str, Any] = {"capabilities": {"reading": mean, "counting": mean - 0.2}}
+        if missed:
+            changes |= {"missed": {"reading": 0.031}, "dominated": False, "behind": False}
+        return point.model_copy(update=changes)
+
+    return summary.model_copy(
+        update={
+            "floors": {"reading": 0.9},
+            "points": tuple(
+                told(p, not kept or i < 2) for i, p in enumerate(summary.by_size(summary.points))
+            ),
+            "baselines": tuple(told(p, not kept) for p in summary.baselines),
+        }
+    )
+
+
 def cases() -> dict[str, tuple[SearchSummary | None, list[TrialRecord]]]:
     """What searches hold, by what is special about them."""
     summary, records = whole()
@@ -65,6 +87,8 @@ def cases() -> dict[str, tuple[SearchSummary | None, list[TrialRecord]]]:
         "whole": (summary, records),
         "one point": (summary.model_copy(update={"points": one, "baselines": ()}), records),
         "bytes": (fake_byte_summary(records), records),
+        "floors": (floored(summary, True), records),
+        "no floor kept": (floored(summary, False), records),
         "deep": (summary, deep(records)),
         "many": (fake_summary(many := fake_trials(300, seed=3)), many),
         "no keep maps": (summary, [r.model_copy(update={"keep": None}) for r in records]),

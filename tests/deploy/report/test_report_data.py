@@ -40,6 +40,7 @@ def test_every_state_has_a_page(case: str, tmp_path: Path) -> None:
     [
         ("whole", r"^With \d+\.\d% of its parameters, embedded keeps 0\.\d{3} \(0\.\d{3} to"),
         ("bytes", r"^With \d+\.\d% of its stored bytes"),
+        ("no floor kept", r"^No point keeps the floors \(reading 0\.9\)\. Trial \d+ comes nearest"),
         ("nothing confirmed", r"nothing is confirmed yet"),
         ("unfinished", r"^So far, .* nothing is confirmed yet"),
         ("only stopped", r"no trial has run to its end"),
@@ -156,6 +157,30 @@ def test_an_unfinished_search_knows_its_dense_model_and_budget(tmp_path: Path) -
     assert chart.budget is not None
     assert chart.budget.note == "1.24M"
     assert chart.stairs
+
+
+def test_floors_and_capabilities(tmp_path: Path) -> None:
+    report = gather(make_store(tmp_path, "floors"))
+    assert report.capabilities == ("reading", "counting")
+    kinds = [row.kind for row in report.rows]
+    assert kinds.count("below") == 2
+    below = next(row for row in report.rows if row.kind == "below")
+    detail = report.detail(below.trial)
+    assert detail is not None
+    assert detail.verdict == "below reading by 0.031"
+    assert [score.task for score in detail.capabilities] == ["reading", "counting"]
+    assert report.verdicts[0] == "Every point of the front keeps the floors (reading 0.9)."
+    assert ("At least, reading", "0.9 of the dense model's ability") in [
+        (fact.name, fact.value) for fact in report.budget
+    ]
+    lost = next(group for group in report.losers if group.title == "Below a floor")
+    assert {row.why for row in lost.rows} == {"below reading by 0.031"}
+    assert below.trial not in [m.trial for m in report.charts[0].marks if m.kind == "front"]
+    none = gather(make_store(tmp_path / "none", "no floor kept"))
+    assert none.charts[0].stairs == ()
+    chosen = none.detail(none.chosen if none.chosen is not None else -1)
+    assert chosen is not None
+    assert chosen.kind == "below"
 
 
 def test_losers_say_why() -> None:

@@ -1,6 +1,6 @@
 /* The chart: choosing a point by hand, key or list, and what is shown of it. */
 const marks = all(".plot .mark");
-const steppers = ["front", "tied", "baseline", "dominated"];
+const steppers = ["front", "tied", "baseline", "below", "dominated"];
 
 function shownChart() {
   return all(".chart").find((chart) => !chart.hidden);

@@ -21,6 +21,7 @@ function showDetail(detail) {
     parts.push(make("div", { className: "line" }, make("code", {}, detail.command), copy));
   }
   parts.push(facts(detail.facts));
+  if (detail.capabilities.length > 1) parts.push(make("h3", {}, "Kept of each capability"), scores(detail.capabilities));
   if (detail.scores.length) parts.push(make("h3", {}, detail.scores.some((row) => row.dense !== null) ? "Scores by task, and the dense model's mark" : "Scores by task"), scores(detail.scores));
   if (detail.knobs.length) {
     parts.push(make("details", {}, make("summary", {}, `Knobs `, make("small", {}, String(detail.knobs.length))), facts(detail.knobs)));
@@ -35,7 +36,7 @@ function facts(rows) {
 
 function scores(rows) {
   return make("ul", { className: "score-bars" }, ...rows.map((row) => {
-    const track = make("span", { className: "track", "aria-hidden": "true" }, make("i", { style: `width:${100 * row.value}%` }));
+    const track = make("span", { className: "track", "aria-hidden": "true" }, make("i", { style: `width:${100 * Math.min(Math.max(row.value, 0), 1)}%` }));
     if (row.dense !== null) track.append(make("b", { style: `left:${100 * row.dense}%` }));
     const said = row.dense !== null ? `${row.value.toFixed(3)} of the dense model's ${row.dense.toFixed(3)}` : row.value.toFixed(3);
     const figure = make("span", { "aria-label": said, role: "img", title: said }, row.value.toFixed(3));
