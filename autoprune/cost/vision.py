@@ -122,7 +122,9 @@ def vision_room(model: Any, image_tokens: float | None = None) -> int:
     """Return how many entries an image's way to the decoder holds at its peak.
 
     That is in an MLP of the tower, where its input, the residual stream and two copies of what is
-    between its layers are alive; all tiles of an image go through together.
+    between its linears are alive (three where CLIP's activation multiplies it); a model that names
+    the layer which features are taken from keeps the states of all of them. All tiles of an
+    image go through together.
 
     Args:
         model: of the whole model, on any device.
@@ -140,4 +142,7 @@ def vision_room(model: Any, image_tokens: float | None = None) -> int:
     width = int(getattr(vision, "embed_dim", None) or vision.hidden_size)
     inner = getattr(vision, "intermediate_size", None)
     inner = int(inner or width * getattr(vision, "mlp_ratio", 4))
-    return int(tiles * seen * (2 * width + 2 * inner))
+    layers = int(getattr(vision, "num_hidden_layers", None) or vision.depth)
+    states = layers + 1 if getattr(model.config, "vision_feature_layer", None) is not None else 1
+    copies = 3 if getattr(vision, "hidden_act", "") == "quick_gelu" else 2
+    return int(tiles * seen * ((states + 1) * width + copies * inner))
