@@ -28,7 +28,7 @@ EXAMPLE = example(
 
 
 GOAL, HOW, TRIAL = "What to find", "How to search", "Recovery and scoring of a trial"
-MACHINE = "Machine"
+MACHINE, DATA = "Machine", "Data of your own"
 
 
 def search(
@@ -42,6 +42,12 @@ def search(
         list[str] | None,
         setting("capabilities", GOAL, option="--capability", metavar="TASK=WORD"),
     ] = None,
+    data: Annotated[list[str] | None, setting("data", DATA, metavar="PATH[=WEIGHT]")] = None,
+    images: Annotated[str | None, setting("images", DATA, metavar="DIR")] = None,
+    columns: Annotated[
+        list[str] | None, setting("columns", DATA, metavar="NAME=COLUMN[,...]")
+    ] = None,
+    max_length: Annotated[int | None, setting("max_length", DATA, metavar="TOKENS")] = None,
     min_size: Annotated[str | None, setting("min_size", GOAL, metavar="SIZE")] = None,
     deployable: Annotated[str | None, setting("deployable", GOAL, metavar="stock|any")] = None,
     multiple: Annotated[int | None, setting("multiple", HOW)] = None,

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 from autoprune.data.encoding import EncodedSet, encode_for
+from autoprune.data.lengths import longest_of
 from autoprune.data.samples import SampleSet
 from autoprune.data.splits import DataSpec, Splits
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.asked import asked_in
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.external import tried
+from autoprune.evaluation.held_out import asks_of_data
 from autoprune.evaluation.materials import materialise
 from autoprune.evaluation.pools import choose
 from autoprune.evaluation.retention import retention
@@ -51,6 +53,10 @@ PROBE_IMAGES = 64
 """Calibration images that the KL proxy looks at."""
 
 
+TRAIN_IMAGES = 2000
+"""Recovery samples that are 100 % of the data, where there are as many."""
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What to prepare.
@@ -68,7 +74,7 @@ class Preparation:
     model: str
     tasks: tuple[TaskSpec, ...]
     splits: tuple[tuple[str, int | None], ...] = (("search", None), ("confirm", None))
-    train_images: int = 2000
+    train_images: int = TRAIN_IMAGES
     calibration_images: int = 256
     cache_limit: int | None = None
     data: DataSpec | None = None
@@ -142,16 +148,23 @@ def prepare(
 
     # First, as it is short: a model that cannot do the tasks is not worth the passes that follow.
     splits = splits_of(wanted.data)
+    asked = splits if asks_of_data(wanted.tasks) else splits_of(None)
     exams = {}
     for split, size in wanted.splits:
-        exam = _exam(stage, dense, splits, split, size, wanted.tasks, folder)
+        exam = _exam(stage, dense, asked, split, size, wanted.tasks, folder)
         _check_ability(dense, exam)
         exams[split] = exam
     train_set = splits.open("train", wanted.train_images)
     calibration_set = splits.open("calibration", wanted.calibration_images)
     keep = None if wanted.cache_limit is None else wanted.cache_limit // 2
-    encoded = partial(_encoded, stage, dense, keep=keep)
+    longest = None if wanted.data is None else longest_of(dense.config, wanted.data)
+    encoded = partial(_encoded, stage, dense, keep=keep, longest=longest)
     train, calibration = encoded(train_set), encoded(calibration_set)
+    if train.cut or train.left_out:
+        on_stage(
+            f"{train_set.name}: of {len(train_set):,} samples {train.left_out:,} are longer than "
+            f"{longest:,} tokens and left out, {train.cut:,} are cut behind the last turn that fits"
+        )
     limit = wanted.cache_limit
     if limit is not None and train.shown is not None:
         limit = max(0, limit - train.shown.nbytes)
@@ -274,13 +287,17 @@ def _read_by(encoded: EncodedSet, teacher: TeacherCache) -> EncodedSet:
 
 
 def _encoded(
-    stage: Callable[..., Any], dense: Loaded, samples: SampleSet, keep: int | None
+    stage: Callable[..., Any],
+    dense: Loaded,
+    samples: SampleSet,
+    keep: int | None,
+    longest: int | None = None,
 ) -> EncodedSet:
     result: EncodedSet = stage(
         "encoded",
         f"tokenising {len(samples):,} samples of {samples.name}",
-        [samples.identity, keep],
-        lambda: encode_for(dense.config, samples, dense.processor, keep=keep),
+        [samples.identity, keep, longest],
+        lambda: encode_for(dense.config, samples, dense.processor, keep=keep, longest=longest),
     )
     return result
 

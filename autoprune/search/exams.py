@@ -11,9 +11,17 @@ from autoprune.search.settings import SearchSettings
 def tasks_of(settings: SearchSettings) -> tuple[TaskSpec, ...]:
     """Return the tasks that a search is scored on, by their files alone.
 
+    A search on a user's data that names no tasks asks about held-out rows of it.
+
     Raises:
-        AutoPruneError: see ``resolve_tasks``.
+        AutoPruneError: see ``resolve_tasks`` and ``data_tasks``.
     """
+    data = settings.data_spec
+    if data is not None and not settings.tasks:
+        from autoprune.data.sources.user import open_data
+        from autoprune.evaluation.held_out import data_tasks
+
+        return data_tasks(open_data(data))
     return resolve_tasks(
         settings.tasks or None, data=settings.task_data, capabilities=settings.capabilities
     )

@@ -16,6 +16,7 @@ def flag(field: str) -> str:
     names = {
         "budgets": "budget",
         "capabilities": "capability",
+        "data_identity": "data",
         "floors": "floor",
         "warm_baselines": "baselines",
     }

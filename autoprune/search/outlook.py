@@ -99,7 +99,7 @@ def confirmation_seconds(
     full = [r for r in records if r.state == "complete" and r.baseline is not None]
     chosen = front[: settings.confirm_points]
     own = {record.trial for record in chosen}
-    splits = splits_of(None)
+    splits = splits_of(settings.data_spec)
     images = {
         "search": settings.search_samples or splits.size("search"),
         "confirm": settings.confirm_samples or splits.size("confirm"),

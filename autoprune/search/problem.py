@@ -17,7 +17,13 @@ from autoprune.models.families import wrapper_of
 from autoprune.models.loading import Inspected
 from autoprune.models.precision import PRECISIONS, precision_beside
 from autoprune.pipeline.assets import Assets
-from autoprune.pipeline.prepare import Preparation, inspect, prepare, working_precision
+from autoprune.pipeline.prepare import (
+    TRAIN_IMAGES,
+    Preparation,
+    inspect,
+    prepare,
+    working_precision,
+)
 from autoprune.resources import Resources
 from autoprune.search.candidates.decode import DecodeContext
 from autoprune.search.candidates.narrow import Narrowed, narrow
@@ -34,6 +40,7 @@ from autoprune.search.trial.bench import TrialWork
 from autoprune.search.trial.forecast import forecast, set_mark
 from autoprune.search.work import Baseline, Pool
 from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.zoo import splits_of
 
 _VERSIONED = ("autoprune", "torch", "transformers", "peft", "lmms-eval", "optuna", "ray")
 
@@ -48,7 +55,25 @@ def preparation(settings: SearchSettings) -> Preparation:
             ("confirm", settings.confirm_samples),
         ),
         cache_limit=settings.cache_bytes,
+        **_of_data(settings),
     )
+
+
+def _of_data(settings: SearchSettings) -> dict[str, Any]:
+    """Return what a preparation says of a user's data.
+
+    Of a large set as much is read as trials of this search can tell apart.
+    """
+    data = settings.data_spec
+    if data is None:
+        return {}
+    splits = splits_of(data)
+    most = max(TRAIN_IMAGES, settings.max_recovery_samples)
+    return {
+        "data": data,
+        "train_images": min(most, splits.size("train")),
+        "calibration_images": splits.size("calibration"),
+    }
 
 
 def narrow_for(settings: SearchSettings, space: Space, dense: Inspected) -> Narrowed:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
 from autoprune.search.knobs.grid import cells
 from autoprune.search.knobs.space import load_space
 from autoprune.search.options import flag, parse_bytes, problem_line
+from autoprune.search.own_data import DataSettings
 from autoprune.search.sampling.samplers import SAMPLERS
 
 FREE = frozenset(
@@ -31,10 +32,13 @@ FREE = frozenset(
         "tracking_uri",
         "cache_limit",
         "keep",
+        "data",
+        "images",
     }
 )
 """Settings that may change when a search is resumed: they decide neither what is searched
-nor how a trial is scored."""
+nor how a trial is scored. Data may lie elsewhere by then; its content counts, see
+``data_identity``."""
 
 SPACE_OF = {"any": "hybrid", "stock": "stock"}
 """The space that each class of deployability is searched in, unless another is named."""
@@ -52,6 +56,9 @@ LATER = frozenset(
         "task_data",
         "capabilities",
         "floors",
+        "columns",
+        "max_length",
+        "data_identity",
     }
 )
 """Settings that searches of earlier versions do not know. At its default such a setting is not
@@ -66,7 +73,7 @@ MOST = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(DataSettings):
     """Every setting of a search. Frozen; unknown fields are refused.
 
     Use :func:`make_settings`, which turns a wrong value into a line for the user.

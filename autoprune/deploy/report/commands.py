@@ -13,8 +13,8 @@ from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SPACE_OF, SearchSettings, make_settings
 from autoprune.tracking.records import SearchSummary
 
-ELSEWHERE = {"name", "home", "resume"}
-"""What the name, as it is typed, says already."""
+ELSEWHERE = {"name", "home", "resume", "data_identity"}
+"""What the name, as it is typed, says already, and what is found when data is read."""
 
 
 def search_command(settings: SearchSettings, typed: str) -> str:

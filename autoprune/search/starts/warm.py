@@ -26,7 +26,7 @@ from autoprune.search.starts.baselines import room
 from autoprune.search.study import Told, contains, read_study
 from autoprune.search.work import Baseline
 from autoprune.tracking.records import share_in
-from autoprune.zoo import SPLITS
+from autoprune.zoo import splits_of
 
 WARM = "warm"
 """Origin of trials that come from an earlier search's front."""
@@ -40,6 +40,7 @@ _SAME = (
     "multiple",
     "search_samples",
     "floors",
+    "data",
 )
 """Facts that two searches must share for the results of one to say something in the other: the
 same knobs mean another model where shapes are held otherwise, and retention on other images is
@@ -103,11 +104,13 @@ def of_settings(settings: SearchSettings) -> dict[str, Any]:
 
     Searches of earlier versions did not write these down beside their results.
     """
+    splits = splits_of(settings.data_spec)
     return {
         "deployable": settings.deployable,
         "multiple": settings.multiple,
         "floors": sorted(settings.floors),
-        "search_samples": settings.search_samples or SPLITS["search"],
+        "search_samples": settings.search_samples or splits.size("search"),
+        "data": settings.data_identity or None,
     }
 
 

@@ -142,7 +142,7 @@ def forecast(
         sizes: that it samples from.
     """
     splits = splits_of(wanted.data)
-    lengths = _lengths(dense, splits)
+    lengths = _lengths(dense, splits, wanted)
     cost = flops_of(dense.config, lengths.image_tokens or None)
     resources = Resources(cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
     base = space.complete({})
@@ -281,12 +281,13 @@ def _step(cost: ModelFlops, shapes: tuple[LayerShape, ...], lengths: _Lengths, s
     )
 
 
-def _lengths(dense: Inspected, splits: Splits) -> _Lengths:
+def _lengths(dense: Inspected, splits: Splits, wanted: Preparation) -> _Lengths:
     """Read mean lengths off a few samples, tokenised by the model's own processor."""
     vision = wrapper_of(dense.config).projector is not None
     processor = load_processor(dense.directory, vision)
     started = time.perf_counter()
-    samples = splits.open("search", _SAMPLE)
+    # Of a user's data a conversation is what takes long; its questions are asked one a row.
+    samples = splits.open("search" if wanted.data is None else "train", _SAMPLE)
     encoded = encode_for(dense.config, samples, processor)
     seconds = time.perf_counter() - started
     rows = len(encoded)
@@ -297,7 +298,9 @@ def _lengths(dense: Inspected, splits: Splits) -> _Lengths:
         whole=encoded.whole,
         rows=rows / len(samples),
         reading=seconds / len(samples) if encoded.whole and encoded.has_images else 0.0,
-        questions=round(sum(len(sample.turns) for sample in samples) / len(samples)),
+        questions=round(sum(len(sample.turns) for sample in samples) / len(samples))
+        if wanted.data is None
+        else 1,
     )
 
 

@@ -1,0 +1,96 @@
+"""The settings of a search that say which data of the user's it recovers on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from autoprune.data.sources.spec import parse_columns, parse_source
+from autoprune.data.splits import DataSpec
+from autoprune.errors import AutoPruneError
+
+
+class DataSettings(BaseModel):
+    """What is read of a user's data; part of ``SearchSettings``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    data: tuple[str, ...] = Field(
+        (),
+        description="Recover on data of your own: a LLaVA JSON or JSONL file, a parquet file, a "
+        "saved data set or a hub name, each with =WEIGHT where it is to be a share of the mix; "
+        "may be repeated.",
+    )
+    images: str | None = Field(
+        None, description="Folder that image paths of --data start from; by default the file's own."
+    )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="Columns of --data: image=img,question=prompt,answer=label, or "
+        "conversations=chat.",
+    )
+    max_length: int | None = Field(
+        None,
+        description="Most tokens of a sample of --data: a longer one is cut behind its last whole "
+        "turn that fits, or left out; by default what the model was made for.",
+    )
+    data_identity: str = Field("", description="Content hash of --data, found when it is read.")
+
+    @field_validator("data")
+    @classmethod
+    def _sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_source(text)
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_columns(value)
+        return value
+
+    @field_validator("max_length")
+    @classmethod
+    def _length(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise AutoPruneError(f"--max-length {value} is below 1: give 1 or more")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_data(cls, values: Any) -> Any:
+        """Refuse what says how data is read where there is none; read the rest for its content."""
+        if not isinstance(values, dict):
+            return values
+        if not values.get("data"):
+            for name in ("images", "columns", "max_length"):
+                if values.get(name) not in (None, (), []):
+                    option = f"--{name.replace('_', '-')}"
+                    raise AutoPruneError(f"{option} says how --data is read: name some --data")
+            return values
+        if not values.get("data_identity"):
+            refs, columns = tuple(values["data"]), tuple(values.get("columns") or ())
+            identity = _found(refs, values.get("images"), columns)
+            return {**values, "data_identity": identity}
+        return values
+
+    @property
+    def data_spec(self) -> DataSpec | None:
+        """The data as a value; None for the embedded one."""
+        if not self.data:
+            return None
+        return DataSpec(
+            sources=tuple(parse_source(ref) for ref in self.data),
+            images=self.images,
+            columns=parse_columns(self.columns),
+            max_length=self.max_length,
+            identity=self.data_identity,
+        )
+
+
+def _found(refs: tuple[str, ...], images: str | None, columns: tuple[str, ...]) -> str:
+    """Look the data through, and return what it holds as a hash."""
+    from autoprune.data.sources.user import read_data
+
+    return read_data(refs, images, columns).identity
