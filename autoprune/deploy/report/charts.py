@@ -10,7 +10,7 @@ from typing import Any
 from autoprune.deploy.report.model import CONFIRMED, Chart, Kind, Mark, Tick
 from autoprune.search.fronts.front import nondominated
 from autoprune.tracking.plots import comparable, retention_range, right_end, stopped
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
 from autoprune.tracking.terminal import bytes_text, params_text
 from autoprune.tracking.units import byte_unit, size_unit
 
@@ -93,6 +93,15 @@ SIZES = (
 def size_named(key: str) -> Size:
     """Return the unit of sizes that an objective means."""
     return next((size for size in SIZES if size.key == key), SIZES[0])
+
+
+def share_of(item: TrialRecord | FrontPoint, summary: SearchSummary | None) -> float | None:
+    """Return the share of the dense model that is kept, in the unit of the objective."""
+    size = size_named(summary.objective if summary else "params")
+    if size.key in ("params", "bytes"):
+        return share_in(item, size.key)
+    value, whole = size.of(item), size.of(summary.dense) if summary else None
+    return value / whole if value and whole else None
 
 
 def kinds_of(summary: SearchSummary, records: Sequence[TrialRecord]) -> dict[int, Kind]:

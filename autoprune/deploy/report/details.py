@@ -10,6 +10,7 @@ from autoprune.deploy.report.charts import (
     Size,
     confirmed_of,
     kinds_of,
+    share_of,
     size_named,
 )
 from autoprune.deploy.report.model import CONFIRMED, Detail, Fact, Kind, Row, Score
@@ -18,8 +19,6 @@ from autoprune.tracking.records import (
     FrontPoint,
     SearchSummary,
     TrialRecord,
-    share_in,
-    size_in,
 )
 from autoprune.tracking.units import duration, seeds_text
 
@@ -61,7 +60,7 @@ def _detail(
     item = point or record
     assert item is not None
     size = size_named(summary.objective)
-    share, value = share_in(item, summary.objective), size.of(item)
+    share, value = share_of(item, summary), size.of(item)
     told = [point.baseline] if point and point.baseline else []
     told += [f"{share:.1%} of the model"] if share else []
     told += [size.text(value)] if value else []
@@ -178,16 +177,15 @@ def rows_of(
     rows = []
     for point in summary.by_size(confirmed_of(summary).values()):
         kind, r = kinds[point.trial], point.retention
-        count = size_in(point, size.key) or round(size.of(point) or 0)
         rows.append(
             Row(
                 trial=point.trial,
                 kind=kind,
                 name=point.baseline or "",
                 standing=STANDING[kind],
-                size=count,
+                size=size.of(point) or 0.0,
                 size_text=size.text(size.of(point) or 0.0),
-                share=share_in(point, size.key),
+                share=share_of(point, summary),
                 removed=point.backbone_removed,
                 retention=r.mean,
                 low=r.low,

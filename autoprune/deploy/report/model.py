@@ -109,7 +109,7 @@ class Row(Record):
     kind: Kind
     name: str  # of the baseline, if it is one
     standing: str
-    size: int  # in the objective's unit
+    size: FiniteFloat  # in the objective's unit
     size_text: str
     share: FiniteFloat | None
     removed: FiniteFloat

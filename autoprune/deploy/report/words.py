@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoprune.deploy.report.charts import confirmed_of, size_named
+from autoprune.deploy.report.charts import confirmed_of, share_of, size_named
 from autoprune.deploy.report.model import Loser, Losers, Rung, Stage, Tile
 from autoprune.tracking.records import (
     FrontPoint,
@@ -12,7 +12,6 @@ from autoprune.tracking.records import (
     SearchSummary,
     StageRecord,
     TrialRecord,
-    share_in,
 )
 from autoprune.tracking.units import duration, seeds_text
 
@@ -128,12 +127,11 @@ def _interval(point: FrontPoint) -> str:
 
 
 def _unit(summary: SearchSummary | None) -> str:
-    objective = summary.objective if summary else "params"
-    return "stored bytes" if objective == "bytes" else "parameters"
+    return size_named(summary.objective if summary else "params").choice
 
 
 def _share(item: TrialRecord | FrontPoint, summary: SearchSummary | None) -> str:
-    share = share_in(item, summary.objective if summary else "params")
+    share = share_of(item, summary)
     return "an unknown share" if share is None else f"{share:.1%}"
 
 

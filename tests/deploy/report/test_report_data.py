@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from deploy.report.report_fakes import EVIL, TASKS, cases, make_store
 
-from autoprune.deploy.report.charts import charts_of, nice, offered, size_named
+from autoprune.deploy.report.charts import charts_of, kinds_of, nice, offered, size_named
+from autoprune.deploy.report.details import rows_of
 from autoprune.deploy.report.gather import gather
 from autoprune.deploy.report.model import Report
 from autoprune.deploy.report.page import render, write_page
-from autoprune.deploy.report.words import losers, stages
+from autoprune.deploy.report.words import found, losers, stages
 from autoprune.errors import AutoPruneError
-from autoprune.tracking.records import Budget, StageRecord, TrialRecord
+from autoprune.tracking.records import Budget, Dense, FrontPoint, StageRecord, TrialRecord
 
 CASES = cases()
 
@@ -134,6 +135,34 @@ def test_a_size_that_records_gain_is_offered() -> None:
     assert latency.budget is None
     timed[0] = timed[0].model_copy(update={"latency": None})
     assert "latency" not in [size.key for size in offered(whole, timed)]
+
+
+def test_latency_as_the_objective() -> None:
+    class Timed(FrontPoint):
+        latency: float
+
+    class DenseTimed(Dense):
+        latency: float
+
+    summary, records = CASES["whole"]
+    assert summary is not None
+    times = {p.trial: 0.2 * p.fraction for p in (*summary.points, *summary.baselines)}
+    timed = summary.model_copy(
+        update={
+            "objective": "latency",
+            "dense": DenseTimed(**summary.dense.model_dump(), latency=0.2),
+            "points": tuple(
+                Timed(**p.model_dump(), latency=times[p.trial]) for p in summary.points
+            ),
+            "baselines": (),
+        }
+    )
+    (row, *_) = rows_of(timed, kinds_of(timed, records), [])
+    assert row.size_text == f"{1000 * times[row.trial]:.3g}ms"
+    assert row.size == times[row.trial]
+    assert row.share == pytest.approx(times[row.trial] / 0.2)
+    assert found(timed, records, "it", "finished")[0].split(",")[0].endswith("of its latency")
+    assert charts_of(timed, records)[0].key == "latency"
 
 
 def test_a_dense_model_far_away_does_not_empty_the_chart() -> None:
