@@ -13,8 +13,12 @@ from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SPACE_OF, SearchSettings, make_settings
 from autoprune.tracking.records import SearchSummary
 
-ELSEWHERE = {"name", "home", "resume", "data_identity"}
-"""What the name, as it is typed, says already, and what is found when data is read."""
+HERE = frozenset({"tracking_uri", "storage", "ray_address"})
+"""Settings of this machine and its servers: a page that is sent around does not hold them."""
+
+UNSAID = HERE | {"name", "home", "data_identity"}
+"""What a command does not say besides: the name, as it is typed, holds the first two, and the
+last is found when data is read."""
 
 
 def search_command(settings: SearchSettings, typed: str) -> str:
@@ -36,7 +40,7 @@ def options(settings: SearchSettings) -> list[str]:
     parts = []
     for field in SearchSettings.model_fields:
         value = getattr(settings, field)
-        if field in ELSEWHERE or (value == usual[field] and field != "budgets"):
+        if field in UNSAID or (value == usual[field] and field != "budgets"):
             continue
         if isinstance(value, bool):
             parts.append(flag(field) if value else flag(field).replace("--", "--no-", 1))

@@ -16,7 +16,7 @@ from autoprune.deploy.report.charts import (
     offered,
     size_named,
 )
-from autoprune.deploy.report.commands import commands_of, typed_source
+from autoprune.deploy.report.commands import UNSAID, commands_of, typed_source
 from autoprune.deploy.report.details import details_of, rows_of
 from autoprune.deploy.report.importance import knob_importances
 from autoprune.deploy.report.model import Fact, Report, Row
@@ -157,7 +157,7 @@ def _settings(settings: SearchSettings) -> tuple[Fact, ...]:
     return tuple(
         Fact(name=flag(field), value=_shown(value))
         for field, value in values.items()
-        if field not in ("name", "home")
+        if field not in UNSAID
     )
 
 

@@ -40,6 +40,15 @@ def test_the_search_command_means_the_same_search(
     assert seen == [settings]
 
 
+def test_data_of_the_user_is_said(tmp_path: Path) -> None:
+    own = {"data": ("a.json", "b dir=2"), "images": "pictures", "max_length": 512}
+    settings = make_settings({"name": "demo", "home": tmp_path, **own})
+    found = settings.model_copy(update={"data_identity": "0123"})
+    line = search_command(found, "demo")
+    assert "--data a.json --data 'b dir=2' --images pictures --max-length 512" in line
+    assert "0123" not in line
+
+
 def test_nothing_is_said_twice(tmp_path: Path) -> None:
     settings = make_settings({"name": "demo", "home": tmp_path})
     assert search_command(settings, "demo") == "autoprune search --budget 60% --name demo"

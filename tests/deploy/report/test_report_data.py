@@ -251,6 +251,14 @@ def test_text_cannot_end_the_page(tmp_path: Path) -> None:
     assert "\\u003c/script\\u003e\\u003cimg" in page
 
 
+def test_no_server_or_password_is_sent_around(tmp_path: Path) -> None:
+    secret = "postgresql://me:hunter2@db.example/studies"
+    store = make_store(tmp_path, storage=secret, tracking_uri="http://me:hunter2@mlflow.example")
+    page = render(gather(store))
+    assert "hunter2" not in page
+    assert ".example" not in page
+
+
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AutoPruneError, match="name another file by -o"):
