@@ -42,9 +42,9 @@ def test_the_search_command_means_the_same_search(
 
 def test_data_of_the_user_is_said(tmp_path: Path) -> None:
     own = {"data": ("a.json", "b dir=2"), "images": "pictures", "max_length": 512}
-    settings = make_settings({"name": "demo", "home": tmp_path, **own})
-    found = settings.model_copy(update={"data_identity": "0123"})
-    line = search_command(found, "demo")
+    settings = make_settings({"name": "demo", "home": tmp_path})
+    read = settings.model_copy(update={**own, "data_identity": "0123"})
+    line = search_command(read, "demo")
     assert "--data a.json --data 'b dir=2' --images pictures --max-length 512" in line
     assert "0123" not in line
 
