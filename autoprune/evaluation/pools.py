@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -77,23 +77,29 @@ class Pool:
         return self.task.dataset[self.split]
 
 
-@lru_cache(maxsize=16)
 def pool_of(spec: TaskSpec) -> Pool:
-    """Load a task's documents and group them; once a process.
+    """Load a task's documents and group them; once a process, however it is scored.
 
     Raises:
-        AutoPruneError: see ``sources.load_all``; or there are too few images.
+        AutoPruneError: see ``sources.load_all``.
     """
+    plain = TaskSpec(
+        spec.name,
+        per=spec.per,
+        joined=spec.joined,
+        source=spec.source,
+        data=spec.data,
+        identity=spec.identity,
+    )
+    return _pool(plain)
+
+
+@lru_cache(maxsize=16)
+def _pool(spec: TaskSpec) -> Pool:
     task = load_all(spec)
     split = split_of(vars(task.config))
     data = task.dataset[split]
     images = np.asarray(_images(task, data, spec), dtype=np.str_)
-    count = len(set(images.tolist()))
-    if count < LEAST:
-        raise AutoPruneError(
-            f"task {spec.name!r} has {count} images or texts, and three splits need {LEAST}: give "
-            "it more documents"
-        )
     plain = harness.without_media(data)
     labels = np.asarray(_labels(task, plain, spec), dtype=np.str_)
     digest = hashlib.sha256()
@@ -259,6 +265,11 @@ def choose(
     for pool in pools:
         strata = _image_strata(pool)
         order = _spread(strata, seed)
+        if split != "all" and len(order) < LEAST:
+            raise AutoPruneError(
+                f"task {pool.spec.name!r} has {len(order)} images or texts, and three splits need "
+                f"{LEAST}: give it more documents"
+            )
         if split != "all":
             order = [image for image in order if dealt[image] == split]
         if size is not None and size < len(order):
@@ -326,8 +337,3 @@ def _spread(strata: Mapping[str, str], seed: int) -> list[str]:
 
 def _draw(text: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
-
-
-def completed(spec: TaskSpec, maximum: Callable[[], float]) -> TaskSpec:
-    """Return a spec whose maximum is known; ``maximum`` is called where it is not yet."""
-    return spec if spec.maximum else replace(spec, maximum=maximum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from autoprune.cost.budget import BYTES
@@ -60,3 +61,9 @@ def parse_bytes(text: str, option: str) -> int:
     if size < 0:
         raise AutoPruneError(f"{option} {text!r} is not a size: write it like 512MiB or 4GiB")
     return int(size)
+
+
+def whole_path(task: str) -> str:
+    """Return a task as typed, the path of a YAML file (behind it may stand ``:METRIC``) in full."""
+    found = re.fullmatch(r"(.+\.ya?ml)((?::[^:/]+)?)", task)
+    return task if found is None else f"{Path(found[1]).expanduser().absolute()}{found[2]}"

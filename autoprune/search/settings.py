@@ -14,7 +14,7 @@ from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
 from autoprune.search.knobs.grid import cells
 from autoprune.search.knobs.space import load_space
-from autoprune.search.options import flag, parse_bytes, problem_line
+from autoprune.search.options import flag, parse_bytes, problem_line, whole_path
 from autoprune.search.own_data import DataSettings
 from autoprune.search.sampling.samplers import SAMPLERS
 
@@ -319,6 +319,21 @@ class SearchSettings(DataSettings):
         usual = SPACE_OF.get(data.get("deployable", "any"), "hybrid")
         walk = {"trials": len(cells(load_space(data.get("space") or usual))), "refine": 0.0}
         return {**walk, **data}
+
+    @field_validator("tasks")
+    @classmethod
+    def _task_files(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Write files with their whole path: a search is resumed from anywhere."""
+        return tuple(whole_path(name) for name in value)
+
+    @field_validator("task_data")
+    @classmethod
+    def _task_folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        pairs = (item.partition("=") for item in value)
+        return tuple(
+            f"{name}={Path(place).expanduser().absolute()}" if place else name
+            for name, _, place in pairs
+        )
 
     @field_validator("sampler")
     @classmethod

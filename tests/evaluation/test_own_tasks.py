@@ -287,7 +287,8 @@ def test_a_copy_without_what_the_task_reads(tmp_path: Path) -> None:
     few.to_parquet(tmp_path / "few.parquet")
     (spec,) = resolve_tasks(["pope"], data=[f"pope={tmp_path / 'few.parquet'}"])
     with pytest.raises(AutoPruneError, match="has 3 images or texts"):
-        pool_of(spec)
+        choose([spec], "search")
+    assert len(choose([spec], "all")[0].rows) == 9
 
 
 # --- keys ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import torch
 from autoprune.cost.flops import ModelFlops, flops_of
 from autoprune.data.encoding import encode_for
 from autoprune.data.splits import Splits
+from autoprune.evaluation.pools import choose
 from autoprune.identity import content_hash
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.loading import Inspected, load_processor
@@ -160,7 +161,7 @@ def forecast(
         scopes=["full", *scopes, *(str(knobs["scope"]) for knobs in first)],
         dtype=dtype,
     )
-    images = {split: splits.size(split) if size is None else size for split, size in wanted.splits}
+    images = {split: asked_about(wanted, split, size, lengths) for split, size in wanted.splits}
 
     def forward(
         shapes: tuple[LayerShape, ...], samples: float, speed: Speed, vision: bool = False
@@ -174,7 +175,7 @@ def forecast(
         )
         return samples * lengths.rows * flops * speed.forward
 
-    def score(shapes: tuple[LayerShape, ...], samples: int, speed: Speed) -> float:
+    def score(shapes: tuple[LayerShape, ...], samples: float, speed: Speed) -> float:
         asking = samples * lengths.questions * (SECONDS_A_QUESTION + lengths.reading)
         return forward(shapes, samples, speed) + asking
 
@@ -232,6 +233,23 @@ def forecast(
         ready=ready,
         stopped=settings.trials - len(beside) - reach[-1],
     )
+
+
+def asked_about(wanted: Preparation, split: str, size: int | None, lengths: _Lengths) -> float:
+    """Return how many samples' worth of questions an exam has.
+
+    A picture of a task that brings its own documents is a sample, if its questions can share a
+    row; otherwise each of its questions is a row's worth.
+    """
+    own = [spec for spec in wanted.tasks if spec.family is None]
+    made = len(own) < len(wanted.tasks)
+    splits = splits_of(wanted.data)
+    total = float(splits.size(split) if size is None else size) if made else 0.0
+    for one in choose(own, split, size):
+        shared = one.pool.task.OUTPUT_TYPE == "generate_until" and not lengths.whole
+        pictures = len(set(one.pool.images[one.rows].tolist()))
+        total += pictures if shared else len(one.rows) / lengths.rows
+    return total
 
 
 def mark(settings: SearchSettings, wanted: Preparation) -> Path:
