@@ -28,8 +28,12 @@ class SearchOptions(TypedDict, total=False):
     objective: str
     tasks: Names
     task_data: Names
-    capabilities: Names
+    capability: Names
     floor: Names
+    data: Names
+    images: str | Path
+    columns: Names
+    max_length: int
     deployable: str
     multiple: int
     space: str | Path
@@ -65,6 +69,7 @@ def fields() -> dict[str, str]:
     return {
         flag(field).removeprefix("--").replace("-", "_"): field
         for field in SearchSettings.model_fields
+        if field != "data_identity"  # found, and not asked
     }
 
 
