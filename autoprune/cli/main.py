@@ -20,6 +20,7 @@ from autoprune.cli import (
     apply,
     compare,
     convert,
+    data,
     devices,
     doctor,
     evaluate,
@@ -61,6 +62,7 @@ app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("register", epilog=register.EXAMPLE)(register.register)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
+app.command("data", epilog=data.EXAMPLE)(data.data)
 app.command("models", epilog=models.EXAMPLE)(models.models)
 app.command("spaces", epilog=spaces.EXAMPLE)(spaces.spaces)
 app.command("devices", epilog=devices.EXAMPLE)(devices.devices)

@@ -322,7 +322,8 @@ class Evaluator:
 def _made(task: Any) -> Documents:
     """Return the documents of a task that was made of a sample set: it has columns for it."""
     docs = task.test_docs_no_media()
-    columns = {name: list(docs[name][:]) for name in docs.column_names}
+    wanted = ("doc_id", "image_id", "sample", "turn", "question", "answer", "ring", "stratum")
+    columns = {name: list(docs[name][:]) for name in wanted}
     return Documents(
         doc_id=columns["doc_id"],
         image_id=columns["image_id"],

@@ -109,10 +109,11 @@ def pictures(task: Any, split: str, doc: int) -> list[Any]:
 
 
 def opened(shown: Sequence[Any] | None) -> list[Any]:
-    """Return visuals as pictures; a path is opened."""
+    """Return visuals as pictures; a path is opened, and a list holds several."""
     from PIL import Image
 
-    found = [visual for visual in shown or [] if visual is not None]
+    each = [one for v in shown or [] for one in (v if isinstance(v, list) else [v])]
+    found = [visual for visual in each if visual is not None]
     return [Image.open(v).convert("RGB") if isinstance(v, str) else v for v in found]
 
 

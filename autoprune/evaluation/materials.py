@@ -104,7 +104,7 @@ def manifest(task_dir: Path) -> dict[str, Any]:
 
 def _write(samples: SampleSet, specs: Sequence[TaskSpec], directory: Path) -> None:
     import yaml
-    from datasets import Dataset, Features, Image, Value
+    from datasets import Dataset, Features, Image, List, Value
 
     features = Features(
         {
@@ -122,20 +122,21 @@ def _write(samples: SampleSet, specs: Sequence[TaskSpec], directory: Path) -> No
     )
     rows: dict[str, list[dict[str, Any]]] = {str(spec.family): [] for spec in specs}
     ring, strata = samples.ring, samples.strata
+    # Samples about one image go together where a score's interval is drawn.
+    groups = getattr(samples, "groups", None)
+    several: set[str] = set()
     for index in range(len(samples)):
         sample = samples[index]
-        image = None
-        if sample.image is not None:
-            png = io.BytesIO()
-            sample.image.save(png, "png")
-            image = {"bytes": png.getvalue(), "path": None}
+        images = [_png(image) for image in sample.images]
+        if len(images) > 1:
+            several.update(turn.source for turn in sample.turns)
         for turn_index, turn in enumerate(sample.turns):
             if turn.source in rows:
                 rows[turn.source].append(
                     {
                         "doc_id": f"{sample.key}/{turn_index}",
-                        "image_id": sample.key,
-                        "image": image,
+                        "image_id": sample.key if groups is None else groups[index],
+                        "image": images,
                         "question": turn.question,
                         "answer": turn.answer,
                         "family": turn.source,
@@ -152,11 +153,24 @@ def _write(samples: SampleSet, specs: Sequence[TaskSpec], directory: Path) -> No
                 f"{samples.name} asks no question of family {spec.family!r}: "
                 f"leave task {spec.name!r} out or take more samples"
             )
+        # One image a document, as everybody reads it, unless some have more.
+        own = features
+        if spec.family in several:
+            own = Features({**features, "image": List(Image())})
+        else:
+            docs = [{**doc, "image": next(iter(doc["image"]), None)} for doc in docs]
         with no_progress_bars():
-            data = Dataset.from_list(docs, features=features)
+            data = Dataset.from_list(docs, features=own)
             data.to_parquet(directory / f"{spec.name}.parquet")
         text = yaml.safe_dump(_task_config(spec), sort_keys=False)
         (directory / f"{spec.name}.yaml").write_text(text)
+
+
+def _png(image: Any) -> dict[str, Any]:
+    """Return an image as a data set holds it."""
+    png = io.BytesIO()
+    image.save(png, "png")
+    return {"bytes": png.getvalue(), "path": None}
 
 
 def _task_config(spec: TaskSpec) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from autoprune.tracking.location import check_tracking, sqlite_path
 
 if TYPE_CHECKING:
     from autoprune.evaluation.tasks import TaskSpec
+    from autoprune.models.loading import Inspected
+
+
+CHECKED_ROWS = 64
+"""Rows of a user's data that are read in full before a search starts."""
 
 
 def preflight(settings: SearchSettings, *, outline: bool = False) -> None:
@@ -119,6 +124,30 @@ def check_tasks(specs: Sequence[TaskSpec], sizes: Mapping[str, int | None]) -> N
         choose(done, split, size)
 
 
+def check_data(settings: SearchSettings, found: Inspected) -> None:
+    """Check that a model reads a user's data: some rows are read as it would, with their images.
+
+    Args:
+        settings: of the search.
+        found: its model.
+
+    Raises:
+        AutoPruneError: an image that does not decode, rows that the model cannot read, or none
+            that is short enough.
+    """
+    data = settings.data_spec
+    if data is None or "processor" in found.lacks:
+        return
+    from autoprune.data.lengths import longest_of, measure
+    from autoprune.data.sources.user import open_data
+    from autoprune.models.families import wrapper_of
+    from autoprune.models.loading import load_processor
+
+    processor = load_processor(found.directory, wrapper_of(found.config).projector is not None)
+    longest = longest_of(found.config, data)
+    measure(open_data(data), found.config, processor, longest, rows=CHECKED_ROWS)
+
+
 def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
     """Check model, sizes, tasks and devices against each other; ``outline`` as for ``preflight``.
 
@@ -144,5 +173,6 @@ def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
         read_floors(settings.floors, specs)
     sizes = {"search": settings.search_samples, "confirm": settings.confirm_samples}
     check_tasks(specs, sizes)
+    check_data(settings, found)
     if settings.ray_address is None:
         resources_of(settings).device()

@@ -42,7 +42,7 @@ class Index:
         images: ``int64 [images of all rows]``: which image each is, by content.
         offsets: ``int64 [rows + 1]`` into ``images``.
         turns: ``int32 [rows]``.
-        size: ``int64 [rows]``: characters of all questions and answers.
+        size: ``int64 [rows]``: bytes of all questions and answers.
         texts: ``int64 [rows]``: which text each row has, by content.
         short: ``bool [rows]``: whether the first answer has few words.
         commonest: share of the rows whose first answer is the commonest one.
@@ -156,7 +156,7 @@ class Source:
             offsets.append(len(images))
             turns.append(len(said))
             words = "\n".join(text for turn in said for text in (turn.question, turn.answer))
-            size.append(len(words))
+            size.append(len(words.encode()))
             texts.append(text_number(words))
             short.append(len(said[0].answer.split()) <= SHORT)
             if short[-1]:

@@ -78,7 +78,7 @@ class UserSplits:
             sources=self.sources,
             of=self.of[chosen],
             rows=self.rows[chosen],
-            ring=scattered(self.family[chosen]),
+            family=self.family[chosen],
             talking=split in TALKING,
         )
 
@@ -101,12 +101,12 @@ class UserSet:
         sources: Sequence[Source],
         of: np.ndarray,
         rows: np.ndarray,
-        ring: np.ndarray,
+        family: np.ndarray,
         talking: bool,
     ) -> None:
         self._name, self._identity = name, identity
         self.sources, self.of, self.rows = sources, of, rows
-        self._ring, self.talking = ring, talking
+        self.family, self.talking = family, talking
 
     @property
     def name(self) -> str:
@@ -121,7 +121,12 @@ class UserSet:
     @property
     def ring(self) -> np.ndarray:
         """Position on the circle, ``float64 [n]``: that of the image, by its content."""
-        return self._ring
+        return scattered(self.family)
+
+    @property
+    def groups(self) -> list[str]:
+        """What each sample is about: equal where samples share an image."""
+        return [f"{number:x}" for number in self.family.tolist()]
 
     @property
     def strata(self) -> np.ndarray:
