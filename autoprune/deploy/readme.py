@@ -111,7 +111,7 @@ def readme(
         "## Licences",
         "",
         f"- model: {dense['licence']}",
-        f"- data: {settings.get('data') or DATA_LICENCE}",
+        f"- data: {', '.join(settings.get('data') or ()) or DATA_LICENCE}",
         "",
     ]
     return "\n".join(lines)
