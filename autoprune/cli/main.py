@@ -27,6 +27,7 @@ from autoprune.cli import (
     export,
     front,
     models,
+    pick,
     register,
     report,
     search,
@@ -58,6 +59,7 @@ app.command("front", epilog=front.EXAMPLE)(front.front)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("apply", epilog=apply.EXAMPLE)(apply.apply)
+app.command("pick", epilog=pick.EXAMPLE)(pick.pick)
 app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("register", epilog=register.EXAMPLE)(register.register)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)

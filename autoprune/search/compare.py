@@ -159,6 +159,15 @@ def check_comparable(a: Finished, b: Finished) -> None:
     """
     if (one := a.summary.objective) != (other := b.summary.objective):
         raise _refusal(a, b, "objectives", one, other)
+    check_same_exam(a, b)
+
+
+def check_same_exam(a: Finished, b: Finished) -> None:
+    """Refuse two searches that were not confirmed by the same questions to the same dense model.
+
+    Raises:
+        AutoPruneError: names the searches and what differs.
+    """
     if (names := list(a.dense.by_task)) != (others := list(b.dense.by_task)):
         raise _refusal(a, b, "tasks", ", ".join(names), ", ".join(others))
     if a.identity != b.identity:  # one model may go by several paths

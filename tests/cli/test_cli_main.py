@@ -21,6 +21,7 @@ COMMANDS = (
     "front",
     "compare",
     "apply",
+    "pick",
     "export",
     "register",
     "evaluate",
