@@ -19,8 +19,10 @@ from autoprune.deploy.report.charts import (
 from autoprune.deploy.report.commands import UNSAID, commands_of, typed_source
 from autoprune.deploy.report.details import details_of, rows_of
 from autoprune.deploy.report.importance import knob_importances
+from autoprune.deploy.report.losers import losers
+from autoprune.deploy.report.measures import rungs, stages
 from autoprune.deploy.report.model import Fact, Report, Row
-from autoprune.deploy.report.words import floors, found, losers, rungs, stages, tiles
+from autoprune.deploy.report.words import floors, found, tiles
 from autoprune.search.knobs.space import with_precisions
 from autoprune.search.options import flag
 from autoprune.search.records.stages import Stages

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoprune.deploy.report.charts import confirmed_of, share_of, size_named
-from autoprune.deploy.report.model import Loser, Losers, Rung, Stage, Tile
+from autoprune.deploy.report.charts import share_of, size_named
+from autoprune.deploy.report.model import Tile
 from autoprune.tracking.records import (
     FrontPoint,
-    RungRecord,
     SearchSummary,
-    StageRecord,
     TrialRecord,
 )
 from autoprune.tracking.units import duration, seeds_text
-
-FAIR = 0.25
-"""Share by which a forecast may err and still be called met: what a search promises."""
 
 
 def found(
@@ -200,133 +195,3 @@ def tiles(
         note = f"forecast {duration(sum(forecast))}" if whole else "all stages"
         shown.append(Tile(label="time", value=duration(summary.taken), note=note))
     return tuple(shown)
-
-
-def rungs(records: Sequence[RungRecord]) -> tuple[Rung, ...]:
-    """Return how well each look ranked trials, in words."""
-    shown = []
-    for rung in records:
-        known = rung.correlation is not None and rung.low is not None and rung.high is not None
-        few = f"{counted(rung.trials, 'trial')}: too few to say"
-        bins = counted(rung.bins, "bin") + " of size"
-        said = f"{counted(rung.trials, 'trial')} in {bins}" if known else few
-        how = "by that" if known else "as it began"
-        shown.append(
-            Rung(
-                at="after the cut" if rung.share == 0 else f"at {rung.share:.0%} of recovery",
-                correlation=rung.correlation if known else None,
-                low=rung.low if known else None,
-                high=rung.high if known else None,
-                trials=rung.trials,
-                said=said,
-                stops=f"stops the last {rung.stops:.0%}, {how}" if rung.stops else "stops none",
-            )
-        )
-    return tuple(shown)
-
-
-NAMES = {"prepare": "Preparation", "trials": "Trials", "confirm": "Confirmation"}
-
-
-def stages(records: Sequence[StageRecord]) -> tuple[Stage, ...]:
-    """Return each stage's forecast and fact, and all together where there are several."""
-    rows = [*records]
-    if len(rows) > 1:
-        said = [row.forecast for row in rows if row.forecast is not None]
-        rows.append(
-            StageRecord(
-                stage="all",
-                forecast=sum(said) if len(said) == len(rows) else None,
-                seconds=sum(row.seconds for row in rows),
-            )
-        )
-    return tuple(
-        Stage(
-            name=NAMES.get(row.stage, row.stage.capitalize()),
-            seconds=row.seconds,
-            forecast=row.forecast,
-            taken_text=duration(row.seconds),
-            forecast_text="no forecast" if row.forecast is None else duration(row.forecast),
-            verdict=_met(row),
-        )
-        for row in rows
-    )
-
-
-def _met(row: StageRecord) -> str:
-    if not row.forecast:
-        return ""
-    off = row.seconds / row.forecast - 1
-    if abs(off) < 0.005:
-        return "as said"
-    how = "longer" if off > 0 else "shorter"
-    return f"{abs(off):.0%} {how} than said"
-
-
-def losers(summary: SearchSummary, records: Sequence[TrialRecord]) -> tuple[Losers, ...]:
-    """Return the trials that are on no front, by how they ended, and why."""
-    confirmed = confirmed_of(summary)
-    size = size_named(summary.objective)
-
-    def rows(chosen: Sequence[TrialRecord], why: str = "") -> tuple[Loser, ...]:
-        return tuple(
-            Loser(
-                trial=record.trial,
-                axis=record.axis,
-                size_text="" if (value := size.of(record)) is None else size.text(value),
-                recovery=record.recovery,
-                spent=f"{record.fidelity:.0%}",
-                retention=record.retention,
-                why=record.reason or why or "no reason was noted",
-            )
-            for record in chosen
-        )
-
-    def of(state: str) -> list[TrialRecord]:
-        return [r for r in records if r.state == state and r.trial not in confirmed]
-
-    short = {p.trial: p.shortfall for p in summary.points if p.missed}
-    beaten = [p for p in summary.points if p.dominated and not p.missed]
-    groups = (
-        Losers(
-            title="Failed",
-            note="They raised an error, ran out of memory or gave no number.",
-            rows=rows(of("failed")),
-        ),
-        Losers(
-            title="Stopped early",
-            note="At a look before their end they ranked too low among trials of their size. "
-            "Their retention was taken then, and is not comparable.",
-            rows=rows(of("stopped")),
-        ),
-        Losers(
-            title="Ran to their end, not confirmed",
-            note="Trials of the search's front, or close below it, are confirmed; these were not.",
-            rows=rows(of("complete"), "below the front on the search's images"),
-        )
-        if confirmed
-        else None,
-        Losers(
-            title="Below a floor",
-            note="Confirmed, but they keep less of a task or capability than has to stay.",
-            rows=tuple(
-                row.model_copy(update={"why": short[row.trial]})
-                for row in rows([r for r in records if r.trial in short])
-            ),
-        ),
-        Losers(
-            title="Confirmed, but beaten",
-            note="Another point is no larger, and better beyond the interval of their paired "
-            "difference.",
-            rows=rows(
-                [r for r in records if r.trial in {p.trial for p in beaten}],
-                "beaten when confirmed",
-            ),
-        ),
-        Losers(
-            title="Not at their end",
-            note="They were running when this page was made, or when the search was stopped.",
-            rows=rows(of("running"), "it had not ended"),
-        ),
-    )
-    return tuple(group for group in groups if group is not None and group.rows)

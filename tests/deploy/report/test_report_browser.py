@@ -117,6 +117,14 @@ def test_every_state_fits_a_phone(shown: Shown, case: str) -> None:
     assert shown.page.js("document.querySelector('h1').textContent") == report.found[0]
 
 
+def test_long_names_fit_a_phone(shown: Shown) -> None:
+    store = make_store(shown.folder / "long", name="n" * 80, model="/models/" + "m" * 120)
+    write_page(gather(store), shown.folder / "long.html")
+    shown.page.emulate(*PHONE, touch=True)
+    shown.page.open((shown.folder / "long.html").as_uri())
+    assert shown.page.js(WIDER) <= 0
+
+
 @pytest.mark.parametrize("screen", ["phone, dark", "desktop, light"])
 def test_a_point_tells_itself_and_its_layers(shown: Shown, screen: str) -> None:
     report = shown.open("whole", screen)

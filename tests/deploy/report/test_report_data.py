@@ -12,9 +12,11 @@ from deploy.report.report_fakes import EVIL, TASKS, cases, make_store
 from autoprune.deploy.report.charts import charts_of, kinds_of, nice, offered, size_named
 from autoprune.deploy.report.details import rows_of
 from autoprune.deploy.report.gather import gather
+from autoprune.deploy.report.losers import losers
+from autoprune.deploy.report.measures import stages
 from autoprune.deploy.report.model import Report
 from autoprune.deploy.report.page import render, write_page
-from autoprune.deploy.report.words import found, losers, stages
+from autoprune.deploy.report.words import found
 from autoprune.errors import AutoPruneError
 from autoprune.tracking.records import Budget, Dense, FrontPoint, StageRecord, TrialRecord
 
