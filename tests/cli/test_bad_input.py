@@ -256,7 +256,7 @@ TABLE = [
     Bad("pick twice from one", "pick first first --home {dir}/home",
         ("first", "twice"), started_search),
     Bad("export in no format", "export first:0 --format onx -o {dir}/out --home {dir}/home",
-        ("onx", "hf"), started_search),
+        ("onx", "'onnx'"), started_search),
     Bad("export of a folder", "export {dir}/home -o {dir}/out",
         ("home", "NAME:TRIAL"), started_search),
     Bad("export without a trial", "export first -o {dir}/out", ("first", "demo:7")),
