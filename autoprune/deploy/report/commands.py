@@ -76,15 +76,18 @@ def commands_of(
         lines.append(("This page, brought up to date", f"autoprune report {typed}"))
     else:
         lines.append(("The front in a terminal", f"autoprune front {typed}"))
+        lines.append(
+            ("The best point under constraints", f"autoprune pick {typed} --min-retention 0.9")
+        )
     lines.append(("All trials in the browser (MLflow)", f"autoprune ui {typed}"))
     for point in summary.front if summary else ():
-        source = typed_source(store).format(f":{point.trial}")
         what = f"Take trial {point.trial} away ({point.fraction:.1%} of the model)"
-        lines.append((what, f"autoprune export {source} -o smaller-model"))
+        lines.append((what, export_command(store, point.trial)))
     return tuple(Command(what=what, line=line) for what, line in lines)
 
 
-def typed_source(store: SearchStore) -> str:
-    """Return a search's name as it is typed, with ``{}`` where ``:TRIAL`` goes."""
-    rest = store.typed.removeprefix(store.name).replace("{", "{{").replace("}", "}}")
-    return f"{store.name}{{}}{rest}"
+def export_command(store: SearchStore, trial: int) -> str:
+    """Return the line that writes a trial as a checkpoint; without kept weights it trains it."""
+    kept = (store.directory / "kept" / f"{trial:04d}" / "weights.npz").is_file()
+    name = store.typed.replace(store.name, f"{store.name}:{trial}", 1)
+    return f"autoprune export {name}{'' if kept else ' --rebuild'} -o smaller-model"

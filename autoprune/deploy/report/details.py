@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from autoprune.deploy.report.charts import (
     SIZES,
@@ -31,21 +31,21 @@ ORIGINS = {
 
 
 def details_of(
-    summary: SearchSummary, records: Sequence[TrialRecord], source: str
+    summary: SearchSummary, records: Sequence[TrialRecord], export: Callable[[int], str]
 ) -> tuple[Detail, ...]:
     """Return what is told of each trial, by number.
 
     Args:
         summary: the search.
         records: of its trials.
-        source: name of the search as it is typed, with ``{}`` where ``:TRIAL`` goes.
+        export: returns the command that writes a trial as a checkpoint.
     """
     points, kinds = confirmed_of(summary), kinds_of(summary, records)
     known = {record.trial: record for record in records}
     found = []
     for trial in sorted(known.keys() | points.keys()):
         record, point = known.get(trial), points.get(trial)
-        found.append(_detail(summary, trial, kinds[trial], record, point, source))
+        found.append(_detail(summary, trial, kinds[trial], record, point, export))
     return tuple(found)
 
 
@@ -55,7 +55,7 @@ def _detail(
     kind: Kind,
     record: TrialRecord | None,
     point: FrontPoint | None,
-    source: str,
+    export: Callable[[int], str],
 ) -> Detail:
     item = point or record
     assert item is not None
@@ -89,9 +89,7 @@ def _detail(
         else (),
         keep=record.keep if record else None,
         ties=point.tied_with if point else (),
-        command=f"autoprune export {source.format(f':{trial}')} -o smaller-model"
-        if kind in CONFIRMED
-        else "",
+        command=export(trial) if kind in CONFIRMED else "",
     )
 
 

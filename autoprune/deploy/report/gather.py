@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from autoprune.deploy.report.charts import (
@@ -16,7 +17,7 @@ from autoprune.deploy.report.charts import (
     offered,
     size_named,
 )
-from autoprune.deploy.report.commands import UNSAID, commands_of, typed_source
+from autoprune.deploy.report.commands import UNSAID, commands_of, export_command
 from autoprune.deploy.report.details import details_of, rows_of
 from autoprune.deploy.report.importance import knob_importances
 from autoprune.deploy.report.losers import losers
@@ -62,7 +63,7 @@ def gather(store: SearchStore, summary: SearchSummary | None = None) -> Report:
         tiles=tiles(so_far, records, settings.trials),
         charts=charts_of(so_far, records) if so_far else (),
         confirmed=bool(so_far and so_far.points),
-        details=details_of(so_far, records, typed_source(store)) if so_far else (),
+        details=details_of(so_far, records, partial(export_command, store)) if so_far else (),
         chosen=_chosen(so_far, records),
         rows=_rows(so_far, records),
         extra=_extra(so_far, records)[1],

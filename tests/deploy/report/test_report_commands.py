@@ -59,9 +59,13 @@ def test_commands_fit_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     store = make_store(tmp_path)
     summary = store.summary()
     assert summary is not None
+    kept = store.directory / "kept" / f"{summary.front[0].trial:04d}" / "weights.npz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
     done = [c.line for c in commands_of(store.settings(), store, summary, "finished")]
     for point in summary.front:
-        assert f"autoprune export demo:{point.trial} -o smaller-model" in done
+        rebuilt = "" if point is summary.front[0] else " --rebuild"
+        assert f"autoprune export demo:{point.trial}{rebuilt} -o smaller-model" in done
     assert not any("--resume" in line for line in done)
     so_far = [c.line for c in commands_of(store.settings(), store, None, "interrupted")]
     assert "autoprune search --resume demo" in so_far
