@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune.cli.output import console, duration, json_stdout, print_json, size_on_disk
 
 if TYPE_CHECKING:
+    from autoprune.search.candidates.sizes import Sizes
     from autoprune.search.knobs.space import Space
     from autoprune.search.records.stages import Forecast
     from autoprune.search.settings import SearchSettings
@@ -61,7 +62,7 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         preflight(settings, outline=True)
     dense = inspect(settings.model, outline=True)
     precision = working_precision(dense)
-    sizes = read_sizes(settings, dense.spec, precision)
+    sizes = read_sizes(settings, dense.spec, precision, dense.config)
     spec = dense.spec
     space = store.space() if store.exists() else load_space(settings.space)
     narrowed = narrow_for(settings, with_precisions(space, settings.precisions), dense)
@@ -102,6 +103,8 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
                 for name, (low, high) in sizes.spans.items()
             },
         },
+        "timed": settings.timed,
+        "running": _running(sizes, precision),
         "tasks": [task.name for task in tasks_of(settings)],
         "confirmation": _confirmation(settings, space),
         "forecast": None if expected is None else forecast_values(expected),
@@ -110,6 +113,42 @@ def plan_of(settings: SearchSettings) -> dict[str, Any]:
         "unknown": _unknown(dense.lacks),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _running(sizes: Sizes, precision: str) -> dict[str, Any] | None:
+    """Return what the dense model takes while it answers, for what, and what is allowed."""
+    from autoprune.search.candidates.costs import running_of, said_of
+
+    said = said_of(sizes.bounds)
+    if said is None or sizes.bounds is None:
+        return None
+    return {
+        **said.model_dump(mode="json"),
+        "said": said.said,
+        "dense": running_of(sizes.bounds, None, precision),
+        "implied": [bound.text for bound in sizes.bounds.limits if bound.implied],
+        "most": {bound.text: bound.most for bound in sizes.bounds.limits},
+    }
+
+
+def _answering(running: Mapping[str, Any]) -> str:
+    """Return in words what the dense model takes while it answers, and what bounds that."""
+    from autoprune.search.candidates.bounds import duration_text
+
+    dense = running["dense"]
+    said = f"{size_on_disk(dense['memory'])} of memory"
+    if "latency" in dense:
+        said += f" and {duration_text(dense['latency'])} a token"
+    said = f"the dense model takes {said}, at {running['said']}"
+    if running["bounds"]:
+        kept = (
+            f"{text} ({size_on_disk(running['most'][text])})"
+            if text in running["implied"]
+            else text
+            for text in running["bounds"]
+        )
+        said += f"; every candidate keeps to {' and '.join(kept)}"
+    return said
 
 
 def _confirmation(settings: SearchSettings, space: Space) -> dict[str, int]:
@@ -223,6 +262,7 @@ def _rows(plan: dict[str, Any]) -> dict[str, str]:
         "budgets": f"{params_text(reach['least'])} to {params_text(reach['most'])} parameters can "
         f"be reached, {reach['least'] / dense['params']:.1%} to 100% of the whole model",
         "sizes": _sizes(plan),
+        **({"answering": _answering(plan["running"])} if plan["running"] else {}),
         "tasks": ", ".join(plan["tasks"]),
         **({"floors": ", ".join(settings["floors"])} if settings["floors"] else {}),
         "trials": f"{settings['trials']} from space {settings['space']} by sampler "

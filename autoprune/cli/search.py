@@ -54,7 +54,14 @@ def search(
     quantize: Annotated[
         list[str] | None, setting("quantize", GOAL, metavar="none|int8|int4[,...]")
     ] = None,
-    objective: Annotated[str | None, setting("objective", GOAL, metavar="params|bytes")] = None,
+    device: Annotated[str | None, setting("device", GOAL, metavar="NAME|FILE|here")] = None,
+    context: Annotated[int | None, setting("context", GOAL, metavar="TOKENS")] = None,
+    images_per_prompt: Annotated[int | None, setting("images_per_prompt", GOAL)] = None,
+    image_tokens: Annotated[int | None, setting("image_tokens", GOAL, metavar="TOKENS")] = None,
+    objective: Annotated[
+        list[str] | None,
+        setting("objective", GOAL, metavar="params|bytes|memory[,latency]"),
+    ] = None,
     trials: Annotated[int | None, setting("trials", HOW)] = None,
     max_hours: Annotated[float | None, setting("max_hours", HOW)] = None,
     patience: Annotated[float | None, setting("patience", HOW, metavar="POINTS")] = None,
@@ -110,6 +117,8 @@ def search(
     for several in ("tasks", "quantize"):
         if items := typed[several]:
             typed[several] = listed(items, f"--{several}")
+    if items := typed.pop("objective"):
+        typed |= _objectives(listed(items, "--objective"))
     typed["home"] = home_dir(home)
     values = {
         field: tuple(value) if isinstance(value, list) else value
@@ -137,6 +146,18 @@ def search(
         print_result(summary, find_search(settings.home, settings.name), out)
     if as_json:
         print_json(front_object(summary))
+
+
+def _objectives(names: list[str]) -> dict[str, Any]:
+    """Return the settings that objectives mean: one unit of size at most, and latency."""
+    sizes = [name for name in names if name != "latency"]
+    if len(set(sizes)) > 1:
+        raise AutoPruneError(
+            f"--objective {','.join(names)} names {len(set(sizes))} sizes: name one of params, "
+            "bytes and memory, with latency beside it if it shall count"
+        )
+    found: dict[str, Any] = {"timed": True} if "latency" in names else {}
+    return {**found, "objective": sizes[0]} if sizes else found
 
 
 def _resumed(name: str, values: dict[str, Any]) -> SearchSettings:

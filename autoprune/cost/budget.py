@@ -1,4 +1,4 @@
-"""Budgets as a user writes them: ``3B-params``, ``850M-params``, ``60%``, ``3GiB-bytes``.
+"""Budgets as a user writes them: ``3B-params``, ``60%``, ``3GiB-bytes``, ``40ms-latency``.
 
 Each unit is a row of :data:`UNITS`; another unit is another row and its reader.  A budget is
 an upper bound on the *whole* model.  Whether it can be reached from above is for the
@@ -28,7 +28,8 @@ BYTES: dict[str, int] = {
     "MB": 10**6,
     "GB": 10**9,
 }
-EXAMPLES = "such as 60%, 850M-params, 3B-params or 3GiB-bytes"
+SECONDS: dict[str, float] = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+EXAMPLES = "such as 60%, 850M-params, 3GiB-bytes, 6GiB-memory or 40ms-latency"
 _FORM = re.compile(r"(?P<number>[+-]?[\d.,]+)\s*(?P<scale>[A-Za-z]*)\s*(?P<unit>%|-\s*\w+)?")
 
 
@@ -42,12 +43,17 @@ class Budget:
         params: most parameters allowed, tied tensors counted once; for a budget in bytes those
             that take as many bytes without quantisation.
         bytes: most bytes of stored weights allowed, for a budget in bytes.
+        memory: most bytes while it answers, for a budget in memory. What it leaves to weights
+            depends on the prompt, so that ``params`` are those of the dense model.
+        latency: most seconds a token, for a budget in latency; ``params`` as for memory.
     """
 
     text: str
     unit: str
     params: int
     bytes: int | None = None
+    memory: int | None = None
+    latency: float | None = None
 
 
 Limit = tuple[int, int | None]
@@ -83,12 +89,29 @@ def _percent(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limi
     return int(amount * spec.total_params / 100), None
 
 
+def _memory(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
+    return spec.total_params, _bytes(amount, scale, text, spec)[1]
+
+
+def _latency(amount: Decimal, scale: str, text: str, spec: BackboneSpec) -> Limit:
+    if scale not in SECONDS:
+        raise AutoPruneError(
+            f"budget {text!r} has the unknown scale {scale!r}: use {', '.join(SECONDS)}, {EXAMPLES}"
+        )
+    return spec.total_params, None
+
+
 # Unit -> what an amount of it allows.
 UNITS: dict[str, Callable[[Decimal, str, str, BackboneSpec], Limit]] = {
     "params": _params,
     "bytes": _bytes,
     "%": _percent,
+    "memory": _memory,
+    "latency": _latency,
 }
+
+RUNNING = ("memory", "latency")
+"""Units that say what a model takes while it answers."""
 
 
 def parse_budget(
@@ -127,6 +150,9 @@ def parse_budget(
     if amount <= 0:
         raise AutoPruneError(f"budget {text!r} is not above zero: write one {EXAMPLES}")
     params, limit = UNITS[unit](amount, match["scale"], text, spec)
+    if unit in RUNNING:
+        seconds = float(amount) * SECONDS[match["scale"]] if unit == "latency" else None
+        return Budget(text.strip(), unit, params, memory=limit, latency=seconds)
     if limit is not None:
         params = limit // PRECISIONS[precision].item_bytes
     if params >= spec.total_params:

@@ -100,9 +100,10 @@ def deployment_of(
     most = getattr(text, "max_position_embeddings", None) or 2**31
     room = most - count * an_image
     if room < 1 or (context is not None and context > room):
-        asked = f"--context {context} with {count} images of {an_image:,} tokens"
+        asked = f"{count} images of {an_image:,} tokens"
+        asked = asked if context is None else f"--context {context} with {asked}"
         raise AutoPruneError(
-            f"{asked} is beyond the {most:,} positions that this model has: ask for "
+            f"{asked}: that is beyond the {most:,} positions that this model has: ask for "
             + (f"at most {room:,} tokens of text" if room > 0 else "fewer images")
         )
     said = min(CONTEXT, room) if context is None else context

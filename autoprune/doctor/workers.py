@@ -23,7 +23,7 @@ def suited_workers(settings: SearchSettings, machine: Machine, gpus: float = 0.0
     from autoprune.search.trial.forecast import PLANNED_TOKENS, memory
 
     found = inspect(settings.model)
-    sizes = read_sizes(settings, found.spec, working_precision(found))
+    sizes = read_sizes(settings, found.spec, working_precision(found), found.config)
     held = memory(found, sizes.budget.params, PLANNED_TOKENS).surgery
     most = min(
         int(machine.cores // settings.cpus_per_trial), workers_within(machine.available, held)

@@ -34,7 +34,7 @@ from autoprune.search.settings import SearchSettings
 from autoprune.search.trial.bench import TrialBench
 from autoprune.search.work import Bench, Pool
 from autoprune.search.workers.pool import Failure
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.tracking.records import Budget, Dense, Running, SearchSummary, TrialRecord
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
 """Files of a kept front member; bfloat16 stands as its bits, see ``models.arrays``."""
@@ -56,6 +56,7 @@ class Ending:
         versions: of what results depend on.
         groups: tasks by capability.
         floors: what of the dense model's ability has to stay.
+        running: what memory and latency are said for.
     """
 
     settings: SearchSettings
@@ -66,6 +67,7 @@ class Ending:
     versions: Mapping[str, str]
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     floors: tuple[Floor, ...] = ()
+    running: Running | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def finish(
         StoppedError: if no member of the front could be run again.
     """
     settings = ending.settings
-    objective = settings.objective
+    objective = settings.counted
     chosen = members(records, settings.confirm_points, objective)
     full = [r for r in records if is_full(r, objective)]
     beside = [r for r in full if r.baseline is not None and r not in chosen]
@@ -158,7 +160,9 @@ def finish(
         name=store.name,
         dense=ending.dense,
         budget=ending.budget,
-        objective=objective,
+        objective=settings.objective,
+        timed=settings.timed,
+        running=ending.running,
         # A baseline that is behind stands among the baselines, with its tie.
         points=tuple(
             p for p in points if p.trial in own or not (p.dominated or p.behind or p.missed)

@@ -20,6 +20,7 @@ def flag(field: str) -> str:
         "data_identity": "data",
         "floors": "floor",
         "warm_baselines": "baselines",
+        "timed": "objective",
     }
     return "--" + names.get(field, field.replace("_", "-"))
 

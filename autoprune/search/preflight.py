@@ -166,7 +166,7 @@ def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:
     if any(PRECISIONS[name].storage for name in settings.precisions):
         require_library()
     found = inspect(settings.model, outline=outline)
-    read_sizes(settings, found.spec, working_precision(found))
+    read_sizes(settings, found.spec, working_precision(found), found.config)
     if settings.floors:
         from autoprune.evaluation.floors import read_floors
 

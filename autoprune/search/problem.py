@@ -25,6 +25,7 @@ from autoprune.pipeline.prepare import (
     working_precision,
 )
 from autoprune.resources import Resources
+from autoprune.search.candidates.costs import running_of, said_of
 from autoprune.search.candidates.decode import DecodeContext
 from autoprune.search.candidates.narrow import Narrowed, narrow
 from autoprune.search.candidates.sizes import channel_multiple, kept_share, read_sizes
@@ -99,7 +100,7 @@ class PipelineProblem:
     def forecast(self, settings: SearchSettings, space: Space) -> Forecast:
         """Say what the search will take on this machine."""
         found = inspect(settings.model)
-        sizes = read_sizes(settings, found.spec, working_precision(found))
+        sizes = read_sizes(settings, found.spec, working_precision(found), found.config)
         return forecast(settings, space, preparation(settings), found, sizes)
 
     def prepare(
@@ -107,7 +108,7 @@ class PipelineProblem:
     ) -> PreparedSearch:
         """Check the settings against the model, then measure and cache what trials share."""
         found = inspect(settings.model)
-        sizes = read_sizes(settings, found.spec, working_precision(found))
+        sizes = read_sizes(settings, found.spec, working_precision(found), found.config)
         wanted = preparation(settings)
         resources = Resources(
             cpus=settings.workers * settings.cpus_per_trial, gpus=settings.gpus_per_trial
@@ -131,6 +132,8 @@ class PipelineProblem:
             stock=settings.deployable == "stock",
             precision=assets.precision,
             spans=sizes.spans,
+            bounds=sizes.bounds,
+            in_memory=sizes.in_memory,
         )
         return PreparedSearch(settings, space, assets, context, sizes.budget)
 
@@ -176,7 +179,10 @@ class PreparedSearch:
             first = self.settings.precisions[0]  # that of the baselines
             precision = precision_beside(first, self.context.precision)
             low, high = self.context.spans[precision]
-            return 1 - kept_share(self.context.spec, precision, low + size * (high - low))
+            prompt = None
+            if self.context.bounds is not None and self.context.in_memory:
+                prompt = self.context.bounds.prompt
+            return 1 - kept_share(self.context.spec, precision, low + size * (high - low), prompt)
         span = self.context.max_params - self.context.min_params
         spec = self.context.spec
         kept = self.context.min_params + size * span - spec.outside_params
@@ -190,6 +196,7 @@ class PreparedSearch:
         return Dense(
             params=spec.total_params,
             bytes=dense_bytes(spec, self.context.precision),
+            **running_of(self.context.bounds, None, self.context.precision),
             precision=self.context.precision,
             scores=scores.by_task,
         )
@@ -243,5 +250,6 @@ class PreparedSearch:
             versions=self.versions,
             groups=groups_of(self.assets.exams["confirm"].tasks),
             floors=self.floors,
+            running=said_of(self.context.bounds),
         )
         return finish(ending, records, pool, store, on_confirm)

@@ -17,6 +17,7 @@ from autoprune.search.knobs.space import load_space
 from autoprune.search.options import flag, parse_bytes, problem_line, whole_path
 from autoprune.search.own_data import DataSettings
 from autoprune.search.sampling.samplers import SAMPLERS
+from autoprune.tracking.records import TIMED
 
 FREE = frozenset(
     {
@@ -49,6 +50,11 @@ LATER = frozenset(
         "multiple",
         "quantize",
         "objective",
+        "timed",
+        "device",
+        "context",
+        "images_per_prompt",
+        "image_tokens",
         "refine",
         "rung_share",
         "warm_start",
@@ -87,7 +93,9 @@ class SearchSettings(DataSettings):
     )
     budgets: tuple[str, ...] = Field(
         ("60%",),
-        description="Upper bound on the whole model: 60%, 850M-params or 3GiB-bytes.",
+        description="Upper bound on the whole model: 60%, 850M-params, 3GiB-bytes, 6GiB-memory "
+        "(weights, cache and activations) or 40ms-latency (a token, on --device); may be "
+        "repeated, and all hold.",
         min_length=1,
     )
     min_size: str | None = Field(
@@ -97,10 +105,31 @@ class SearchSettings(DataSettings):
         ("none",),
         description="Precision of the finished backbone: none, int8, int4; several are searched.",
     )
-    objective: Literal["params", "bytes"] = Field(
+    objective: Literal["params", "bytes", "memory"] = Field(
         "params",
-        description="Size that the front is drawn over: params, or bytes (always where the "
-        "backbone is quantised).",
+        description="Size that the front is drawn over: params, bytes (always where the backbone "
+        "is quantised) or memory; latency beside it, as in bytes,latency, is a third objective.",
+    )
+    timed: bool = Field(
+        False, description="Whether latency is an objective; said as --objective latency."
+    )
+    device: str | None = Field(
+        None,
+        description="Device to plan for (see 'autoprune devices'), an entry's file, or here, as "
+        "'autoprune profile' measured it; its memory is a budget unless one is given.",
+    )
+    context: int | None = Field(
+        None,
+        description="Tokens of text, prompt and answer, that memory and latency are said for; by "
+        "default 1,024, or what the model has positions for.",
+    )
+    images_per_prompt: int | None = Field(
+        None, description="Images beside that text; by default 1."
+    )
+    image_tokens: int | None = Field(
+        None,
+        description="Tokens that an image becomes; by default those of one tile, or of 448 by 448 "
+        "pixels.",
     )
     tasks: tuple[str, ...] = Field(
         (),
@@ -221,7 +250,14 @@ class SearchSettings(DataSettings):
             raise AutoPruneError(f"{flag(info.field_name)} {value} is below 1: give 1 or more")
         return value
 
-    @field_validator("search_samples", "confirm_samples", "multiple")
+    @field_validator("images_per_prompt")
+    @classmethod
+    def _none_or_more(cls, value: int | None) -> int | None:
+        if value is not None and value < 0:
+            raise AutoPruneError(f"--images-per-prompt {value} is below 0: give 0 or more")
+        return value
+
+    @field_validator("search_samples", "confirm_samples", "multiple", "context", "image_tokens")
     @classmethod
     def _one_or_more(cls, value: int | None, info: Any) -> int | None:
         if value is not None and value < 1:
@@ -290,12 +326,21 @@ class SearchSettings(DataSettings):
         """Bits do not change the parameter count, so only bytes tell quantised points apart."""
         if not isinstance(data, Mapping) or not set(data.get("quantize", ())) - {"none"}:
             return data
-        if data.get("objective", "bytes") != "bytes":
+        if data.get("objective", "bytes") not in ("bytes", "memory"):
             raise AutoPruneError(
                 f"--objective {data['objective']} does not see what --quantize "
-                f"{','.join(data['quantize'])} saves: leave --objective out, or say bytes"
+                f"{','.join(data['quantize'])} saves: leave --objective out, or say bytes or memory"
             )
-        return {**data, "objective": "bytes"}
+        return {"objective": "bytes", **data}
+
+    @model_validator(mode="after")
+    def _timed_somewhere(self) -> SearchSettings:
+        if self.timed and self.device is None:
+            raise AutoPruneError(
+                "--objective latency needs a --device to be said for: name one of 'autoprune "
+                "devices', or run 'autoprune profile' and say here"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -388,6 +433,11 @@ class SearchSettings(DataSettings):
                 del values[field]
         values["space"] = load_space(self.space).model_dump(mode="json")
         return values
+
+    @property
+    def counted(self) -> str:
+        """What the front is drawn over: the unit of sizes, and latency behind it if it counts."""
+        return f"{self.objective}{TIMED if self.timed else ''}"
 
     @property
     def precisions(self) -> tuple[str, ...]:

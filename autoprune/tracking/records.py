@@ -36,7 +36,7 @@ START = "start-"
 
 State = Literal["running", "complete", "stopped", "failed"]
 Knob = bool | int | float | str | None
-Objective = Literal["params", "bytes"]
+Objective = Literal["params", "bytes", "memory"]
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -139,6 +139,11 @@ class TrialRecord(Record):
     precision: str = ""  # of the weights at full fidelity: float32, bfloat16, int8, int4…
     bytes: int | None = None  # of the stored weights, in that precision
     bytes_fraction: Figure = None  # share of the dense model's in the precision it is worked with
+    memory: int | None = None  # bytes while answering, at the search's prompt
+    memory_fraction: Figure = None  # share of the dense model's, in the precision of its weights
+    latency: Figure = None  # seconds a token on the search's device
+    latency_fraction: Figure = None  # share of the dense model's
+    latency_kind: str = ""  # modelled or measured
     rung: int = 0
     rung_values: tuple[Figure, ...] = ()  # a rung: minus the proxy's KL at 0, then retention
     fidelity: FiniteFloat = 0.0  # share of the recovery spent
@@ -175,12 +180,36 @@ class TrialRecord(Record):
 
 def share_in(item: TrialRecord | FrontPoint, objective: str) -> float | None:
     """Return the share of the dense model that is kept, in the unit of ``objective``."""
-    return item.bytes_fraction if objective == "bytes" else item.fraction
+    size, _ = split_objective(objective)
+    return {"bytes": item.bytes_fraction, "memory": item.memory_fraction}.get(size, item.fraction)
 
 
 def size_in(item: TrialRecord | FrontPoint | Dense | Budget, objective: str) -> int:
     """Return a size in the unit of ``objective``; 0 where it is not known."""
-    return (item.bytes if objective == "bytes" else item.params) or 0
+    size, _ = split_objective(objective)
+    return {"bytes": item.bytes, "memory": item.memory}.get(size, item.params) or 0
+
+
+TIMED = "+latency"
+"""Behind a unit of size: latency counts beside it."""
+
+
+def split_objective(objective: str) -> tuple[str, bool]:
+    """Return the unit of sizes that an objective means, and whether latency counts beside it."""
+    size = objective.removesuffix(TIMED)
+    return size, size != objective
+
+
+def costs_in(item: TrialRecord | FrontPoint, objective: str) -> tuple[float, ...] | None:
+    """Return what an objective wants small: the share of size kept, and of latency where it counts.
+
+    None where one of them is not known.
+    """
+    costs = [share_in(item, objective)]
+    if split_objective(objective)[1]:
+        costs.append(item.latency_fraction)
+    known = tuple(cost for cost in costs if cost is not None)
+    return known if len(known) == len(costs) else None
 
 
 def trial_name(trial: int) -> str:
@@ -213,6 +242,11 @@ class FrontPoint(Record):
     precision: str = ""
     bytes: int | None = None
     bytes_fraction: Figure = None
+    memory: int | None = None
+    memory_fraction: Figure = None
+    latency: Figure = None
+    latency_fraction: Figure = None
+    latency_kind: str = ""
     tied_with: tuple[int, ...] = ()  # trials whose paired interval of the difference holds 0
     tied_smaller: tuple[int, ...] = ()  # those of them that are smaller
     dominated: bool = False  # another point is no larger, and better beyond the paired interval
@@ -256,6 +290,8 @@ class Dense(Record):
 
     params: int
     bytes: int | None = None
+    memory: int | None = None  # while it answers, at the search's prompt
+    latency: Figure = None  # seconds a token on the search's device
     precision: str = ""  # that it is worked with in, and its bytes are counted in
     scores: dict[str, FiniteFloat] = {}
 
@@ -267,6 +303,28 @@ class Budget(Record):
     params: int
     fraction: FiniteFloat
     bytes: int | None = None  # where bytes are the objective
+    memory: int | None = None  # most bytes while answering, where those are bounded
+    latency: Figure = None  # most seconds a token, where that is bounded
+
+
+class Running(Record):
+    """The prompt and the device that memory and latency are said for."""
+
+    context: int  # tokens of text
+    images: int
+    image_tokens: int  # of one
+    device: str = ""
+    latency_kind: str = ""  # modelled or measured
+    bounds: tuple[str, ...] = ()  # what candidates keep to beside their size
+
+    @property
+    def said(self) -> str:
+        """Both in words."""
+        images = "1 image" if self.images == 1 else f"{self.images} images"
+        what = f"{self.context:,} tokens of text"
+        if self.image_tokens:
+            what += f" and {images} of {self.image_tokens:,} tokens"
+        return f"{what} on {self.device}, {self.latency_kind}" if self.device else what
 
 
 class RungRecord(Record):
@@ -302,6 +360,8 @@ class SearchSummary(Record):
     points: tuple[FrontPoint, ...] = ()  # confirmed, by size; dominated and tied ones are marked
     name: str = ""
     objective: Objective = "params"  # what a size is, in the front and its hypervolume
+    timed: bool = False  # whether latency is an objective beside it
+    running: Running | None = None  # what memory and latency are said for
     baselines: tuple[FrontPoint, ...] = ()
     hypervolume: Figure = None  # under the means of the confirmed points, reference (1, 0)
     hypervolume_low: Figure = None  # its 95 % interval, over images and seeds

@@ -53,7 +53,9 @@ def test_budgets_in_bytes(text: str, limit: int) -> None:
         ("3B", "no unit"),
         ("60", "no unit"),
         ("3B-parms", "unknown unit 'parms' .did you mean 'params'"),
-        ("6GiB-memory", "unknown unit 'memory'"),
+        ("6GiB-memry", "unknown unit 'memry' .did you mean 'memory'"),
+        ("6Gib-memory", "unknown scale 'Gib'"),
+        ("40m-latency", "unknown scale 'm': use us, ms, s"),
         ("3Q-params", "unknown scale 'Q'"),
         ("60M%", "mixes"),
         ("-60%", "not above zero"),
@@ -86,3 +88,10 @@ def test_beyond_the_embedded_model_asks_for_one() -> None:
     with pytest.raises(AutoPruneError, match=r"embedded model.*--model") as caught:
         parse_budget("3B-params", TINY, embedded=True)
     assert f"{TINY.total_params:,}" in str(caught.value)
+
+
+def test_budgets_of_running_leave_parameters_free(spec: BackboneSpec) -> None:
+    memory, latency = (parse_budget(text, spec) for text in ("6GiB-memory", "40ms-latency"))
+    assert (memory.memory, memory.latency, memory.bytes) == (6 * 2**30, None, None)
+    assert (latency.memory, latency.latency) == (None, pytest.approx(0.04))
+    assert memory.params == latency.params == spec.total_params

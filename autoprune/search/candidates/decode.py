@@ -20,7 +20,14 @@ from autoprune.pruning.rescore import gone_last
 from autoprune.pruning.scores import Importance, UnitScores, scores
 from autoprune.recovery.guidance import default_learning_rate
 from autoprune.recovery.recipe import LOSS_FIELDS, RecoveryRecipe
-from autoprune.search.candidates.sizing import ByteSizing, ParamSizing, Sizing, multiple_of
+from autoprune.search.candidates.bounds import Bounds
+from autoprune.search.candidates.sizing import (
+    BoundedSizing,
+    ByteSizing,
+    ParamSizing,
+    Sizing,
+    multiple_of,
+)
 from autoprune.search.knobs.table import PROJECTOR_SFT, RATIOS, Value
 
 _ALL = (0.0, 1.0)
@@ -47,6 +54,8 @@ class DecodeContext:
             quantised, and of what is not quantised in others.
         spans: precision -> smallest and largest bytes of stored weights, where sizes are in
             bytes; empty where they are in parameters.
+        bounds: what candidates may take while they answer; None: that is not counted.
+        in_memory: whether ``spans`` are bytes of memory while answering.
         rescored: whether ``importance`` was measured on a model that is partly cut (see
             ``rescoring``): what it does not know is gone.
     """
@@ -64,6 +73,8 @@ class DecodeContext:
     data_fraction: float | None = None
     precision: str = "float32"
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    bounds: Bounds | None = None
+    in_memory: bool = False
     rescored: bool = False
 
 
@@ -91,6 +102,15 @@ def _precision(knobs: Mapping[str, Value], context: DecodeContext) -> str:
 def sizing_of(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
     """Return the target size: the knob ``size`` spans the sizes that the precision allows."""
     precision = _precision(knobs, context)
+    sizing = _target(knobs, context, precision)
+    if context.bounds is None or not context.bounds.limits:
+        return sizing
+    return BoundedSizing(sizing, context.bounds, precision)
+
+
+def _target(
+    knobs: Mapping[str, Value], context: DecodeContext, precision: str
+) -> ParamSizing | ByteSizing:
     multiple = multiple_of(precision, context.multiple)
     if "backbone_removed" in knobs:
         spec, high = context.spec, context.max_params
@@ -107,7 +127,8 @@ def sizing_of(knobs: Mapping[str, Value], context: DecodeContext) -> Sizing:
         return ParamSizing(context.spec, target, high, multiple)
     low, high = context.spans[precision]
     target = round(low + float(knobs["size"]) * (high - low))
-    return ByteSizing(context.spec, target, high, precision, context.max_params, multiple)
+    prompt = context.bounds.prompt if context.bounds and context.in_memory else None
+    return ByteSizing(context.spec, target, high, precision, context.max_params, multiple, prompt)
 
 
 def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) -> PruningPlan:
@@ -143,7 +164,7 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) ->
         gap = abs(target - sizing.of(best))
         # Of what could be cut at all: knobs that leave no unit to the widths would else pass.
         unit = sizing.unit(Allocation(head_unit=relaxed.head_unit, stock=relaxed.stock))
-        if low <= target and (relaxed.axis == "depth" or gap < unit):
+        if low <= target and (relaxed.axis == "depth" or gap < unit or sizing.held(best)):
             return best
     if best is None:
         raise AutoPruneError(

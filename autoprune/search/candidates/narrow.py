@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
@@ -31,7 +32,12 @@ class Narrowed:
 
 
 def narrow(
-    space: Space, settings: SearchSettings, spec: BackboneSpec, precision: str, vision: bool
+    space: Space,
+    settings: SearchSettings,
+    spec: BackboneSpec,
+    precision: str,
+    vision: bool,
+    config: Any = None,
 ) -> Narrowed:
     """Return the space that is worth sampling on a model.
 
@@ -41,12 +47,13 @@ def narrow(
         spec: shape of the dense model.
         precision: that it is worked with in.
         vision: whether it sees images.
+        config: of the dense model, which memory and latency follow from.
 
     Raises:
         AutoPruneError: for absolute sizes of which none lies within the budget, or which are
             not what the search counts.
     """
-    space, notes = _sizes_within(space, settings, spec, precision)
+    space, notes = _sizes_within(space, settings, spec, precision, config)
     reasons: dict[str, str] = {}
     stock = settings.deployable == "stock"
     if stock:
@@ -103,18 +110,19 @@ def _switched(space: Space) -> Iterator[dict[str, Value]]:
 
 
 def _sizes_within(
-    space: Space, settings: SearchSettings, spec: BackboneSpec, precision: str
+    space: Space, settings: SearchSettings, spec: BackboneSpec, precision: str, config: Any
 ) -> tuple[Space, list[str]]:
     """Leave absolute sizes out that the search cannot have."""
     domain = space.knobs.get("backbone_removed")
     if domain is None:
         return space, []
-    if settings.objective == "bytes":
+    if settings.objective != "params":
         raise AutoPruneError(
             f"space {space.name} says sizes as shares of the backbone's parameters, which "
-            "--objective bytes does not count: use another space, or --objective params"
+            f"--objective {settings.objective} does not count: use another space, or --objective "
+            "params"
         )
-    sizes = read_sizes(settings, spec, precision)
+    sizes = read_sizes(settings, spec, precision, config)
     stock = settings.deployable == "stock"
     least, _ = reachable(
         spec, Allocation(axis="hybrid", stock=stock), channel_multiple(settings, spec)

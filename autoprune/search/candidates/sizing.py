@@ -14,9 +14,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
-import numpy as np
-
 from autoprune.cost.bytes import layer_bytes, linears_of, stored_bytes
+from autoprune.cost.deployment import Deployment
+from autoprune.cost.memory import memory_of
 from autoprune.cost.parameters import Shaped
 from autoprune.models.precision import PRECISIONS
 from autoprune.models.shape import BackboneSpec, LayerShape
@@ -24,6 +24,7 @@ from autoprune.pruning.allocation import allocate, largest_unit, reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import UnitScores
+from autoprune.search.candidates.bounds import Bounds
 
 Shapes = TypeVar("Shapes", bound=Shaped)
 
@@ -62,6 +63,9 @@ class Sizing(Protocol):
     def of(self, plan: PruningPlan) -> int:
         """Return the size of a plan."""
 
+    def held(self, plan: PruningPlan) -> bool:
+        """Whether something other than the target keeps a plan from being larger."""
+
 
 @dataclass(frozen=True)
 class ParamSizing:
@@ -90,14 +94,21 @@ class ParamSizing:
         wanted = min(wanted, self.spec.total_params)
         return allocate(self.spec, scores, allocation, wanted, multiple=self.multiple)
 
-    def of(self, plan: PruningPlan) -> int:
+    def of(self, plan: Shaped) -> int:
         """Return the parameters of a plan."""
         return self.spec.params_of(plan.shapes)
+
+    def held(self, plan: PruningPlan) -> bool:
+        """Nothing but the target counts."""
+        return False
 
 
 @dataclass(frozen=True)
 class ByteSizing:
-    """Sizes in bytes of stored weights in ``precision``, of at most ``max_params`` parameters."""
+    """Sizes in bytes of stored weights in ``precision``, of at most ``max_params`` parameters.
+
+    With a ``prompt`` they are bytes of memory while it is answered.
+    """
 
     spec: BackboneSpec
     target: int
@@ -105,11 +116,12 @@ class ByteSizing:
     precision: str
     max_params: int
     multiple: int = 1
+    prompt: Deployment | None = None
 
     @property
     def name(self) -> str:
         """What is counted, and in which precision."""
-        return f"bytes in {self.precision}"
+        return f"bytes {'of memory ' if self.prompt else ''}in {self.precision}"
 
     def unit(self, allocation: Allocation) -> int:
         """Return the bytes that come or go with the largest unit.
@@ -121,7 +133,17 @@ class ByteSizing:
         if allocation.stock:
             step *= len(self.spec.layers)
         params = largest_unit(self.spec, allocation, self.multiple)
-        return max(step, math.ceil(params * _worst_rate(self.spec, self.precision)))
+        stored = max(step, math.ceil(params * _worst_rate(self.spec, self.precision)))
+        return stored + (self._beside(allocation.stock) if self.prompt else 0)
+
+    def _beside(self, stock: bool) -> int:
+        """Return the most bytes of cache and activations that come or go with a unit."""
+        if self.prompt is None:
+            return 0
+        spec, item = self.spec, PRECISIONS[self.precision].item_bytes
+        cache = 2 * spec.head_dim * (len(spec.layers) if stock else 1)
+        room = max(4 * spec.head_dim * (spec.q_per_group + 1), 4 * self.multiple)
+        return item * self.prompt.positions * (cache + room)
 
     def least(self, scores: UnitScores, allocation: Allocation) -> int:
         """Return the fewest bytes that an allocation gives; beyond ``most`` if it cannot."""
@@ -149,13 +171,106 @@ class ByteSizing:
         if not allocation.stock:
             return self.unit(allocation)
         if allocation.axis == "depth":
-            return max(layer_bytes(self.spec, shape, self.precision) for shape in self.spec.layers)
+            stored = (layer_bytes(self.spec, shape, self.precision) for shape in self.spec.layers)
+            return max(stored) + self._beside(False)
         channels = self.multiple * self.spec.channel_params * len(self.spec.layers)
-        return math.ceil(channels * _worst_rate(self.spec, self.precision))
+        stepped = math.ceil(channels * _worst_rate(self.spec, self.precision))
+        return stepped + self._beside(True)
 
     def of(self, plan: Shaped) -> int:
         """Return the bytes of a plan."""
+        if self.prompt is not None:
+            return memory_of(self.spec, plan, self.precision, self.prompt).total
         return stored_bytes(self.spec, plan, self.precision)
+
+    def held(self, plan: PruningPlan) -> bool:
+        """Nothing but the target counts."""
+        return False
+
+
+SCALE, FINE = 10**9, 10**6
+"""What a bound that is just met counts, where several are held at once, and near enough to it."""
+
+
+@dataclass(frozen=True)
+class BoundedSizing:
+    """A sizing whose plans keep to bounds of other units as well.
+
+    Attributes:
+        inner: the sizing.
+        bounds: that every plan keeps to.
+        precision: of its weights.
+    """
+
+    inner: ParamSizing | ByteSizing
+    bounds: Bounds
+    precision: str
+
+    @property
+    def multiple(self) -> int:
+        """MLP channels are kept in multiples of it."""
+        return self.inner.multiple
+
+    @property
+    def name(self) -> str:
+        """What is counted, and what holds beside it."""
+        beside = " and ".join(bound.text for bound in self.bounds.limits)
+        return f"{self.inner.name} within {beside}"
+
+    @property
+    def target(self) -> int:
+        """Size that is asked for."""
+        return self.inner.target
+
+    @property
+    def most(self) -> int:
+        """Size that may not be exceeded."""
+        return self.inner.most
+
+    def unit(self, allocation: Allocation) -> int:
+        """Return the size of the largest unit."""
+        return self.inner.unit(allocation)
+
+    def least(self, scores: UnitScores, allocation: Allocation) -> int:
+        """Return the smallest size that an allocation gives; beyond ``most`` if a bound is."""
+        spec, multiple = self.inner.spec, self.inner.multiple
+        low = reachable(spec, allocation, multiple=multiple)[0]
+        plan = allocate(spec, scores, allocation, low, multiple=multiple)
+        if self.bounds.load(plan, self.precision) > 1:
+            return self.inner.most + 1
+        return self.inner.least(scores, allocation)
+
+    def plan(self, scores: UnitScores, allocation: Allocation, wanted: int) -> PruningPlan:
+        """Return the largest plan of an allocation that keeps to ``wanted`` and to all bounds."""
+        plan = self.inner.plan(scores, allocation, wanted)
+        if self.bounds.load(plan, self.precision) <= 1:
+            return plan
+        spec, multiple = self.inner.spec, self.inner.multiple
+        return largest(
+            lambda params: allocate(spec, scores, allocation, params, multiple=multiple),
+            lambda made: self.filled(made, wanted),
+            reachable(spec, allocation, multiple=multiple)[0],
+            spec.params_of(plan.shapes),
+            SCALE,
+            FINE,
+        )
+
+    def filled(self, plan: Shaped, wanted: int) -> int:
+        """Return the largest share that a plan takes of ``wanted`` or of a bound, in ``SCALE``."""
+        share = max(self.inner.of(plan) / max(wanted, 1), self.bounds.load(plan, self.precision))
+        return math.ceil(SCALE * share)
+
+    def of(self, plan: Shaped) -> int:
+        """Return the size of a plan."""
+        return self.inner.of(plan)
+
+    def held(self, plan: PruningPlan) -> bool:
+        """Whether one more unit could break a bound."""
+        return self.bounds.load(plan, self.precision) > _NEARLY
+
+
+_NEARLY = 0.97
+"""A plan that takes this share of a bound is as large as the bound allows."""
 
 
 @lru_cache(maxsize=64)
@@ -235,43 +350,3 @@ def multiple_of(precision: str, multiple: int = 1) -> int:
     """Return the multiple that MLP widths are cut to, so that ``precision`` can take them."""
     storage = PRECISIONS[precision].storage
     return multiple if storage is None else math.lcm(multiple, storage.group)
-
-
-def even_plan(
-    spec: BackboneSpec, params: int, multiple: int = 1, stock: bool = False
-) -> PruningPlan:
-    """Return the plan of at most ``params`` that needs no importance: all units are alike.
-
-    Of less than pruning can reach, it is the smallest plan.
-    """
-    scores = UnitScores(
-        groups=np.ones((len(spec.layers), max(shape.kv_heads for shape in spec.layers))),
-        channels=np.ones((len(spec.layers), max(shape.channels for shape in spec.layers))),
-        layers=np.ones(len(spec.layers)),
-        attention=np.ones(len(spec.layers)),
-        mlp=np.ones(len(spec.layers)),
-    )
-    allocation = Allocation(stock=stock)
-    low = reachable(spec, allocation, multiple)[0]
-    return allocate(spec, scores, allocation, max(low, params), multiple)
-
-
-def even_plan_of_bytes(
-    spec: BackboneSpec,
-    most: int,
-    max_params: int,
-    precision: str,
-    multiple: int = 1,
-    stock: bool = False,
-) -> PruningPlan:
-    """Return the plan of at most ``most`` bytes and ``max_params`` that needs no importance."""
-    allocation = Allocation(stock=stock)
-    sizing = ByteSizing(spec, most, most, precision, max_params, multiple)
-    return largest(
-        lambda params: even_plan(spec, params, multiple, stock),
-        sizing.of,
-        reachable(spec, allocation, multiple)[0],
-        min(max_params, spec.total_params),
-        most,
-        sizing.near(allocation),
-    )

@@ -66,9 +66,11 @@ def violation(record: TrialRecord, budget: Budget | None) -> float:
         return record.violation
     over = [
         size_in(record, unit) / bound - 1
-        for unit in ("params", "bytes")
+        for unit in ("params", "bytes", "memory")
         if (bound := size_in(budget, unit))
     ]
+    if budget.latency and record.latency:
+        over.append(record.latency / budget.latency - 1)
     return max(0.0, *over) + record.violation
 
 

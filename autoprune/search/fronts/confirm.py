@@ -155,6 +155,11 @@ def front_points(
                 precision=one.record.precision,
                 bytes=one.record.bytes,
                 bytes_fraction=one.record.bytes_fraction,
+                memory=one.record.memory,
+                memory_fraction=one.record.memory_fraction,
+                latency=one.record.latency,
+                latency_fraction=one.record.latency_fraction,
+                latency_kind=one.record.latency_kind,
                 retention=Retention(
                     mean=interval.mean,
                     low=interval.low,

@@ -23,6 +23,8 @@ from autoprune.pipeline.run import Bench, CandidateRun, RungResult
 from autoprune.pruning.layout import Layout, layout_of, plan_of
 from autoprune.pruning.plan import PruningPlan
 from autoprune.resources import Resources
+from autoprune.search.candidates.bounds import Bounds
+from autoprune.search.candidates.costs import shares_of
 from autoprune.search.candidates.decode import DecodeContext, decode, unit_scores
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.candidates.rescoring import RESCORE, Rescored, rescored
@@ -113,7 +115,7 @@ class TrialBench:
         spent = {RESCORE: (again.seconds if self._last is not before else 0.0, again.flops)}
         if job.refinement is None:
             run = self.bench.start(self.candidate(job.knobs, job.seed))
-            return PipelineRun(run, axis, share, None, spent, floors)
+            return PipelineRun(run, axis, share, None, spent, floors, self.work.context.bounds)
         layout = job.refinement.layout
         if layout is None:
             started = time.perf_counter()
@@ -121,7 +123,7 @@ class TrialBench:
             spent[REFINE] = (time.perf_counter() - started, flops)
         run = self.bench.start(self.candidate(job.knobs, job.seed, layout))
         axis = axis_of(self.work.context.spec, run.candidate.plan)
-        return PipelineRun(run, axis, share, layout, spent, floors)
+        return PipelineRun(run, axis, share, layout, spent, floors, self.work.context.bounds)
 
     def _climb(self, job: TrialJob, at: Refinement) -> tuple[Layout, float]:
         """Return the layout that a refined trial shall have, and the FLOPs of finding it."""
@@ -155,7 +157,9 @@ class PipelineRun:
         rung_share: share of the images that rungs below the last are scored on.
         layout: of a refined candidate; None where the knobs say it.
         spent: seconds and FLOPs that finding the plan took, by stage; they count in the first rung.
+        bounds: prompt and device that memory and latency are said for.
         floors: what of the dense model's ability has to stay.
+        bounds: prompt and device that memory and latency are said for.
     """
 
     def __init__(
@@ -166,8 +170,10 @@ class PipelineRun:
         layout: Layout | None = None,
         spent: Mapping[str, tuple[float, float]] | None = None,
         floors: tuple[Floor, ...] = (),
+        bounds: Bounds | None = None,
     ) -> None:
         self.run = run
+        self.bounds = bounds
         self.axis = axis
         self.rung_share = rung_share
         self.layout = layout
@@ -176,7 +182,7 @@ class PipelineRun:
 
     def describe(self) -> Mapping[str, Any]:
         """Return the record's fields that are known before any rung."""
-        known = describe(self.run.candidate, self.run.assets.spec, self.axis)
+        known = describe(self.run.candidate, self.run.assets.spec, self.axis, self.bounds)
         return known if self.layout is None else {**known, "layout": self.layout.to_dict()}
 
     def rung(self, share: float, evaluate: bool = True) -> RungResult:
@@ -204,7 +210,9 @@ class PipelineRun:
         self._spent = {}
 
 
-def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, Any]:
+def describe(
+    candidate: Candidate, spec: BackboneSpec, axis: str, bounds: Bounds | None = None
+) -> dict[str, Any]:
     """Return a candidate as fields of ``TrialRecord``, plain JSON values."""
     size = size_of(spec, candidate.plan)
     stored = stored_bytes(spec, candidate.plan, candidate.precision)
@@ -227,6 +235,7 @@ def describe(candidate: Candidate, spec: BackboneSpec, axis: str) -> dict[str, A
         "precision": candidate.precision,
         "bytes": stored,
         "bytes_fraction": stored / dense_bytes(spec, candidate.precision),
+        **shares_of(bounds, candidate.plan, candidate.precision),
         "seed": candidate.recipe.seed,
     }
 

@@ -9,8 +9,8 @@ import pytest
 from autoprune.cost.bytes import stored_bytes
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec, spec_of
+from autoprune.search.candidates.even import even_plan
 from autoprune.search.candidates.sizes import Sizes, kept_share, read_sizes
-from autoprune.search.candidates.sizing import even_plan
 from autoprune.search.settings import make_settings
 from autoprune.zoo import build_config
 

@@ -1,0 +1,164 @@
+"""What a candidate may take while it answers: memory and time a token, beside its stored size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune.cost.bytes import format_bytes, stored_bytes
+from autoprune.cost.deployment import Deployment, Kept, deployment_of
+from autoprune.cost.devices import Device, find_device
+from autoprune.cost.latency import Latency, Roofline
+from autoprune.cost.memory import Memory, memory_of
+from autoprune.errors import AutoPruneError
+from autoprune.models.shape import BackboneSpec
+from autoprune.search.settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound that is no number of parameters.
+
+    Attributes:
+        text: as it was typed, or what it follows from.
+        unit: ``memory``, ``latency`` or ``bytes``.
+        most: bytes or seconds.
+        implied: whether it was not typed, but follows from the device.
+    """
+
+    text: str
+    unit: str
+    most: float
+    implied: bool = False
+
+    @property
+    def said(self) -> str:
+        """The bound as an error names it."""
+        return self.text if self.implied else f"budget {self.text!r}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The prompt and the device of a search, and what its candidates may take on them.
+
+    Attributes:
+        spec: of the dense model.
+        prompt: that memory and latency are said for.
+        device: that latency is said for, if one was named.
+        limits: that every candidate keeps to.
+    """
+
+    spec: BackboneSpec
+    prompt: Deployment
+    device: Device | None = None
+    limits: tuple[Bound, ...] = ()
+
+    def memory(self, pruned: Kept, precision: str) -> Memory:
+        """Return the memory of a plan."""
+        return memory_of(self.spec, pruned, precision, self.prompt)
+
+    def latency(self, pruned: Kept, precision: str) -> Latency | None:
+        """Return the modelled time of a plan's token; None without a device."""
+        if self.device is None:
+            return None
+        return Roofline(self.spec, self.prompt, self.device).of(pruned, precision)
+
+    def taken(self, unit: str, pruned: Kept, precision: str) -> float:
+        """Return what a plan takes in the unit of a bound."""
+        if unit == "memory":
+            return self.memory(pruned, precision).total
+        if unit == "bytes":
+            kept = pruned if pruned is None or not hasattr(pruned, "shapes") else pruned.shapes
+            return stored_bytes(self.spec, kept, precision)
+        found = self.latency(pruned, precision)
+        return 0.0 if found is None else found.seconds
+
+    def load(self, pruned: Kept, precision: str) -> float:
+        """Return the largest share of a bound that a plan takes; above 1 it is over."""
+        shares = (self.taken(b.unit, pruned, precision) / b.most for b in self.limits)
+        return max(shares, default=0.0)
+
+    def broken(self, pruned: Kept, precision: str) -> Iterator[tuple[Bound, float]]:
+        """Yield each bound that a plan is over, and what it takes."""
+        for bound in self.limits:
+            taken = self.taken(bound.unit, pruned, precision)
+            if taken > bound.most:
+                yield bound, taken
+
+
+def prompt_of(settings: SearchSettings, config: Any) -> Deployment:
+    """Return the prompt that a search's memory and latency are said for.
+
+    Raises:
+        AutoPruneError: the model has no positions for it, or reads no images.
+    """
+    return deployment_of(
+        config, settings.context, settings.images_per_prompt, settings.image_tokens
+    )
+
+
+def device_of(settings: SearchSettings) -> Device | None:
+    """Return the device of a search, if one was named.
+
+    Raises:
+        AutoPruneError: there is none of that name.
+    """
+    if settings.device is None:
+        return None
+    try:
+        return find_device(settings.device, Path(settings.home))
+    except AutoPruneError as error:
+        if settings.device == HERE:
+            raise AutoPruneError(
+                f"--device {HERE}: this machine was not measured yet: run 'autoprune profile', "
+                "which keeps what it finds under that name"
+            ) from None
+        raise AutoPruneError(f"--device: {error}") from None
+
+
+HERE = "here"
+"""Name that ``autoprune profile`` keeps a machine under, where no other is given."""
+
+
+def said_amount(unit: str, amount: float) -> str:
+    """Write an amount of a bound's unit for people."""
+    return duration_text(amount) if unit == "latency" else format_bytes(int(amount))
+
+
+def duration_text(seconds: float) -> str:
+    """Write a short time for people: ``41.2ms``, ``320µs``, ``1.5s``."""
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g}{unit}"
+    return f"{seconds / 1e-9:.3g}ns"
+
+
+def cannot(
+    bounds: Bounds, pruned: Kept, precision: str, mends: str = "", at: str = ""
+) -> AutoPruneError:
+    """Return the error of bounds that not even the smallest plan keeps to.
+
+    Args:
+        bounds: of the search.
+        pruned: the smallest plan.
+        precision: of it.
+        mends: what else would help, behind ``ask for that or more``.
+        at: names the option that chose the precision, where one did.
+    """
+    parts = []
+    for bound, taken in bounds.broken(pruned, precision):
+        over, least = (said_amount(bound.unit, a) for a in (taken - bound.most, taken))
+        what = f"pruning the backbone reaches {least} at the least{at}"
+        if bound.unit == "memory":
+            found = bounds.memory(pruned, precision)
+            named = (found.weights, found.cache, found.activations)
+            weights, cache, rest = (format_bytes(count) for count in named)
+            what += (
+                f" (weights {weights}, cache {cache}, activations {rest} at {bounds.prompt.said})"
+            )
+        if bound.unit == "latency" and bounds.device is not None:
+            what += f" (modelled for {bounds.device.name})"
+        parts.append(f"{bound.said} cannot be met: {what}, {over} too much")
+    return AutoPruneError(f"{'; '.join(parts)}; ask for that or more{mends}")

@@ -1,0 +1,155 @@
+"""Budgets of memory and latency: every candidate keeps to all of them, in every space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from support.shapes import shape_config
+
+from autoprune.cost.devices import Device
+from autoprune.errors import AutoPruneError
+from autoprune.models.shape import BackboneSpec, spec_of
+from autoprune.pruning.layout import layout_of
+from autoprune.search.candidates.decode import DecodeContext, decode
+from autoprune.search.candidates.neighbours import neighbours
+from autoprune.search.candidates.sizes import read_sizes
+from autoprune.search.knobs.space import list_spaces, load_space, with_precisions
+from autoprune.search.settings import make_settings
+from autoprune.testing.toy import toy_importance
+from autoprune.zoo import build_config
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+DRAWS = 12
+
+
+@lru_cache(maxsize=1)
+def embedded() -> tuple[Any, BackboneSpec]:
+    config = build_config()
+    return config, spec_of(config)
+
+
+def context_of(*budgets: str, config: Any = None, spec: Any = None, **values: Any) -> DecodeContext:
+    """What a search of these settings decodes with, on toy importance."""
+    if config is None:
+        config, spec = embedded()
+    settings = make_settings({"budgets": budgets, "device": "raspberry-pi-5-4gb", **values})
+    sizes = read_sizes(settings, spec, "float32", config)
+    return DecodeContext(
+        spec=spec,
+        importance=toy_importance(spec),
+        min_params=sizes.smallest,
+        max_params=sizes.budget.params,
+        train_samples=100,
+        max_recovery_samples=100,
+        stock=settings.deployable == "stock",
+        spans=sizes.spans,
+        bounds=sizes.bounds,
+        in_memory=sizes.in_memory,
+    )
+
+
+CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "memory": (("6MiB-memory",), {}),
+    "latency": (("200us-latency", "80%"), {}),
+    "all": (("60%", "6MiB-memory", "180us-latency"), {}),
+    "bits": (("5MiB-memory", "60%"), {"quantize": ("none", "int8", "int4")}),
+    "bits and time": (("150us-latency",), {"quantize": ("int8", "int4")}),
+    "memory as the size": (("7MiB-memory", "190us-latency"), {"objective": "memory"}),
+    "stored bytes beside memory": (("3MiB-bytes", "7MiB-memory"), {"objective": "memory"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("space", [n for n in list_spaces() if n != "paper"])
+def test_no_candidate_exceeds_any_budget(space: str, case: str) -> None:
+    budgets, values = CASES[case]
+    if space == "stock":
+        values = {**values, "deployable": "stock"}
+    context = context_of(*budgets, **values)
+    bounds = context.bounds
+    assert bounds is not None
+    assert {b.unit for b in bounds.limits} >= {"memory"}
+    precisions = make_settings({"budgets": budgets, "device": "l4", **values}).precisions
+    read = with_precisions(load_space(space), precisions)
+    study = optuna.create_study(sampler=RandomSampler(seed=len(space) + len(case)))
+    closest = 0.0
+    for turn in range(DRAWS):
+        drawn = study.ask(fixed_distributions=read.distributions()).params
+        if turn % 2:
+            drawn["size"] = 1.0
+        knobs = read.complete(drawn)
+        found = decode(knobs, context)
+        load = bounds.load(found.plan, found.precision)
+        assert load <= 1, f"{load} with {drawn}"
+        assert context.spec.params_of(found.plan.shapes) <= context.max_params
+        closest = max(closest, load)
+    # The bounds are used, not only kept.
+    assert closest > 0.6
+
+
+def test_neighbours_keep_to_the_bounds() -> None:
+    context = context_of("60%", "6MiB-memory", "180us-latency")
+    bounds = context.bounds
+    assert bounds is not None
+    knobs = load_space("hybrid").complete({"size": 1.0})
+    start = layout_of(decode(knobs, context).plan)
+    propose = neighbours(start, "float32", context)
+    moved = {propose(start, seed, 2) for seed in range(12)}
+    assert len(moved) > 3
+    assert all(bounds.load(layout, "float32") <= 1 for layout in moved)
+
+
+def test_bounds_that_do_not_bind_change_nothing() -> None:
+    free = context_of("60%")
+    wide = context_of("60%", "1GiB-memory", "10s-latency")
+    none = replace(free, bounds=None)
+    for size in (0.0, 0.4, 1.0):
+        knobs = load_space("hybrid").complete({"size": size, "axis": "hybrid"})
+        plans = {decode(knobs, context).plan.identity for context in (free, wide, none)}
+        assert len(plans) == 1
+
+
+def test_a_device_bounds_the_memory() -> None:
+    config = shape_config("llava-1.5-7b")
+    spec = spec_of(config)
+    settings = make_settings({"budgets": ("90%",), "device": "jetson-orin-nano-8gb"})
+    sizes = read_sizes(settings, spec, "bfloat16", config)
+    assert sizes.bounds is not None
+    [bound] = sizes.bounds.limits
+    assert bound.implied
+    device: Device | None = sizes.bounds.device
+    assert device is not None
+    assert sizes.budget.memory == bound.most == device.memory
+    assert sizes.budget.params < 0.5 * spec.total_params
+    typed = make_settings({"budgets": ("90%", "12GiB-memory"), "device": "jetson-orin-nano-8gb"})
+    held = read_sizes(typed, spec, "bfloat16", config)
+    assert held.budget.memory == 12 * 2**30
+
+
+BAD = {
+    "memory too small": (("3MiB-memory",), {}, "'3MiB-memory' cannot be met.*KiB too much"),
+    "only one of two": (("60%", "1us-latency"), {}, "^budget '1us-latency' cannot be met"),
+    "both": (("1MiB-memory", "1us-latency"), {}, "'1MiB-memory' cannot.*'1us-latency' cannot"),
+    "not below": (("60MiB-memory",), {}, "not smaller than the dense model, which takes 1"),
+    "no device": (("9ms-latency",), {"device": None}, "needs a --device"),
+    "unknown device": (("60%",), {"device": "l5"}, "--device: unknown device 'l5'"),
+    "not measured": (("60%",), {"device": "here"}, "run 'autoprune profile'"),
+    "scale": (("9m-latency", "60%"), {}, "unknown scale 'm': use us, ms, s"),
+    "negative": (("-9ms-latency",), {}, "not above zero"),
+    "floor": (("60%",), {"min_size": "1MiB-memory"}, "no size that --objective params counts"),
+    "prompt": (("60%",), {"context": 10**6}, "beyond the 512 positions"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_refusals(case: str) -> None:
+    budgets, values, said = BAD[case]
+    with pytest.raises(AutoPruneError, match=said) as raised:
+        context_of(*budgets, **values)
+    assert "\n" not in str(raised.value)
