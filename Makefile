@@ -33,6 +33,7 @@ types: setup
 
 docs: setup
 	$(BIN)/autoprune models --markdown > docs/models.md
+	$(BIN)/autoprune spaces --markdown > docs/knobs.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info

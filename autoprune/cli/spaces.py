@@ -26,6 +26,9 @@ def spaces(
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="Print the file of the space, to save and change.")
     ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the page of the docs instead.")
+    ] = False,
 ) -> None:
     """List the knob spaces, or show one with its knobs.
 
@@ -41,6 +44,11 @@ def spaces(
         if name is None:
             raise AutoPruneError("--yaml prints one space: name it, 'autoprune spaces NAME --yaml'")
         sys.stdout.write(space_text(name))
+        return
+    if as_markdown:
+        from autoprune.search.knobs.reference import markdown
+
+        typer.echo(markdown(), nl=False)
         return
     out = console()
     if name is None:
