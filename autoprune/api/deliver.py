@@ -37,7 +37,7 @@ def evaluate(
         tasks: names or YAML files; by default those that a model of ``prune`` was made with, or
             all of the embedded data.
         task_data: local copies of tasks' data, as ``TASK=DIR``.
-        split: ``all``, ``search``, ``confirm`` or ``report``.
+        split: ``all``, ``search`` or ``confirm``.
         samples: images to ask about; by default all of the split.
         dense: to compare with; by default the model that it was cut from, where that is known.
         gpus: 0 computes on the CPU.

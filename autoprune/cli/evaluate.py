@@ -37,7 +37,7 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Images to ask about: all, search, confirm or report; by default all of tasks "
+            help="Images to ask about: all, search or confirm; by default all of tasks "
             "that bring their own, confirm of the embedded data.",
             metavar="SPLIT",
         ),

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from autoprune.evaluation.scores import TaskScores
     from autoprune.models.loading import Inspected
 
-SPLITS = ("all", "search", "confirm", "report")
-"""Splits that a model may be scored on; ``all`` is every document of tasks that bring their own."""
+SPLITS = ("all", "search", "confirm")
+"""Splits that a model may be scored on; ``all`` is every document of tasks that bring their own.
+
+``report`` is for experiments: a choice that is made by its scores would spoil it.
+"""
 SCORES_FILE = "scores.json"
 
 

@@ -124,7 +124,7 @@ TABLE = [
         ("3B-params", "embedded", "--model")),
     Bad("unknown model", f"{SEARCH} --model embeded", ("embeded", "'embedded'")),
     Bad("unknown task", f"{SEARCH} --tasks digits_colr", ("digits_colr", "'digits_colour'")),
-    Bad("task with data of its own", f"{SEARCH} --tasks gqa", ("gqa", "digits_read")),
+    Bad("task whose data is not here", f"{SEARCH} --tasks gqa", ("gqa", "--task-data gqa=DIR")),
     Bad("unknown space", f"{SEARCH} --space hybird", ("hybird", "'hybrid'")),
     Bad("unknown sampler", f"{SEARCH} --sampler nsga", ("nsga", "'nsga2'")),
     Bad("space file that is not there", f"{SEARCH} --space {{dir}}/mine.yaml",
