@@ -125,50 +125,5 @@ def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
     assert changed.identity() != make_settings(beside).identity()
 
 
-def test_bytes_are_the_objective_where_the_backbone_is_quantised() -> None:
-    assert make_settings({}).objective == "params"
-    for named in (("int8",), ("int4", "none"), ("none", "int8", "int4", "int8")):
-        settings = make_settings({"quantize": named})
-        assert settings.objective == "bytes"
-        assert SearchSettings.model_validate_json(settings.model_dump_json()) == settings
-    # The order in which precisions are typed says nothing.
-    assert make_settings({"quantize": ("int4", "none")}).precisions == ("float32", "int4")
-    assert make_settings({"objective": "bytes"}).precisions == ("float32",)
-    with pytest.raises(AutoPruneError, match=r"--objective params does not see .*--quantize int8"):
-        make_settings({"quantize": ("int8",), "objective": "params"})
-
-
-@pytest.mark.parametrize("field", sorted(LATER))
-def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
-    """So that a search of an earlier version keeps its name, and can be resumed."""
-    assert field not in make_settings({}).fixed()
-    values = {
-        "quantize": ("int8",),
-        "objective": "bytes",
-        "deployable": "stock",
-        "multiple": 8,
-        "refine": 0.5,
-        "rung_share": 0.5,
-        "warm_baselines": False,
-        "warm_start": ("a",),
-        "task_data": ("pope=.",),
-        "capabilities": ("pope=reading",),
-        "floors": ("pope=0.9",),
-        "columns": ("question=ask",),
-        "max_length": 99,
-        "data_identity": "abc",
-        "device": "l4",
-        "context": 99,
-        "images_per_prompt": 2,
-        "image_tokens": 9,
-        "timed": True,
-    }
-    if field == "timed":  # latency is that of a device
-        on = {"device": "l4"}
-        assert make_settings({**on, field: True}).identity() != make_settings(on).identity()
-        return
-    assert make_settings({field: values[field]}).identity() != make_settings({}).identity()
-
-
 def test_sizes() -> None:
     assert make_settings({"cache_limit": "1.5GiB"}).cache_bytes == 3 * 2**29
