@@ -23,6 +23,10 @@ SPLITS = ("all", "search", "confirm")
 """
 SCORES_FILE = "scores.json"
 
+PACKED_AT_MOST = 2048
+"""Pictures that are held at once, so that questions about one share its row; more are read one
+batch after the other."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -181,8 +185,11 @@ class _Exam:
         folder, specs, samples = exam_of(
             splits_of(None), self.split, self.size, self.specs, self.folder, loaded.processor
         )
-        encoded = encode_for(loaded.config, samples, loaded.processor, keep=0)
-        evaluator = Evaluator(loaded.processor, folder, specs, encoded=encoded)
+        if len(samples) > PACKED_AT_MOST:
+            evaluator = Evaluator(loaded.processor, folder, specs, engine="generic")
+        else:
+            encoded = encode_for(loaded.config, samples, loaded.processor, keep=0)
+            evaluator = Evaluator(loaded.processor, folder, specs, encoded=encoded)
         self.on_stage(f"ask {ref} {evaluator.questions:,} questions on {evaluator.images} images")
         with suited_threads(loaded.spec.total_params):
             return loaded.spec.total_params, evaluator.evaluate(loaded.model)

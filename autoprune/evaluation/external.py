@@ -114,7 +114,8 @@ def opened(shown: Sequence[Any] | None) -> list[Any]:
 
     each = [one for v in shown or [] for one in (v if isinstance(v, list) else [v])]
     found = [visual for visual in each if visual is not None]
-    return [Image.open(v).convert("RGB") if isinstance(v, str) else v for v in found]
+    pictures = [Image.open(visual) if isinstance(visual, str) else visual for visual in found]
+    return [p if getattr(p, "mode", "RGB") == "RGB" else p.convert("RGB") for p in pictures]
 
 
 # --- right answers ------------------------------------------------------------------------------

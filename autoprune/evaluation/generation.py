@@ -127,8 +127,19 @@ class GenericEngine:
         return answers
 
     def _generate(self, model: Any, questions: list[Question]) -> list[str]:
-        tokenizer = tokenizer_of(self.processor)
         images = [list(question.images()) for question in questions]
+        answers = [""] * len(questions)
+        # Processors do not take rows with a picture and rows without one together.
+        for shown in (True, False):
+            own = [i for i, found in enumerate(images) if bool(found) is shown]
+            if own:
+                texts = self._alike(model, [questions[i] for i in own], [images[i] for i in own])
+                for i, text in zip(own, texts, strict=True):
+                    answers[i] = text
+        return answers
+
+    def _alike(self, model: Any, questions: list[Question], images: list[list[Any]]) -> list[str]:
+        tokenizer = tokenizer_of(self.processor)
         if self.processor is tokenizer:  # a plain language model reads no images
             images = [[] for _ in questions]
         prompts = [

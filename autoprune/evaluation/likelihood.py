@@ -69,6 +69,20 @@ def _batch(
     images = [list(one.images()) for one in asked]
     if processor is tokenizer:  # a plain language model reads no images
         images = [[] for _ in asked]
+    found = [(0.0, False)] * len(asked)
+    # Processors do not take rows with a picture and rows without one together.
+    for shown in (True, False):
+        own = [i for i, pictures in enumerate(images) if bool(pictures) is shown]
+        if own:
+            parts = [asked[i] for i in own], [images[i] for i in own]
+            for i, pair in zip(own, _alike(processor, tokenizer, model, *parts), strict=True):
+                found[i] = pair
+    return found
+
+
+def _alike(
+    processor: Any, tokenizer: Any, model: Any, asked: list[Given], images: list[list[Any]]
+) -> list[tuple[float, bool]]:
     rows = [_rendered(processor, one, len(shown)) for one, shown in zip(asked, images, strict=True)]
     options = call_options(processor, rows[0][0])
     if rows[0][1].suffix is not None:

@@ -115,6 +115,7 @@ def prepare(
     on_stage: Callable[[str], None] = lambda text: None,
     *,
     in_place: bool = True,
+    check: Callable[[Exam], None] = lambda exam: None,
 ) -> Assets:
     """Return everything that trials share.
 
@@ -127,6 +128,8 @@ def prepare(
         in_place: leave the weights of a real model in its files, where every process of this
             machine reads what it needs; False takes them along, for machines that do not see
             these files.
+        check: raises where the dense model's scores on an exam do not suit the search; called
+            before the passes that take long.
 
     Raises:
         AutoPruneError: for a model that cannot be loaded, or one that the tasks do not suit.
@@ -153,6 +156,7 @@ def prepare(
     for split, size in wanted.splits:
         exam = _exam(stage, dense, asked, split, size, wanted.tasks, folder)
         _check_ability(dense, exam)
+        check(exam)
         exams[split] = exam
     train_set = splits.open("train", wanted.train_images)
     calibration_set = splits.open("calibration", wanted.calibration_images)

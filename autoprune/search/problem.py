@@ -16,7 +16,7 @@ from autoprune.evaluation.floors import Floor, check_floors, groups_of, read_flo
 from autoprune.models.families import wrapper_of
 from autoprune.models.loading import Inspected
 from autoprune.models.precision import PRECISIONS, precision_beside
-from autoprune.pipeline.assets import Assets
+from autoprune.pipeline.assets import Assets, Exam
 from autoprune.pipeline.prepare import (
     TRAIN_IMAGES,
     Preparation,
@@ -116,9 +116,11 @@ class PipelineProblem:
         # Machines of a joined cluster may not see the model's files: there arrays travel.
         local = settings.ray_address is None
         cache = Path(settings.home) / "cache"
-        assets = prepare(wanted, cache, resources, on_stage, in_place=local)
-        for exam in assets.exams.values():
+
+        def check(exam: Exam) -> None:
             check_floors(read_floors(settings.floors, exam.tasks), exam.dense)
+
+        assets = prepare(wanted, cache, resources, on_stage, in_place=local, check=check)
         set_mark(settings, wanted)
         context = DecodeContext(
             spec=assets.spec,

@@ -204,14 +204,18 @@ class SearchSettings(DataSettings):
         None, description="Fix the share of unique recovery data; by default it is searched."
     )
     search_samples: int | None = Field(
-        None, description="Images that trials are scored on, any number; by default 384."
+        None,
+        description="Images that trials are scored on, of each task that brings its own; by "
+        "default 384.",
     )
     rung_share: float = Field(
         1 / 3,
         description="Share of these images that a trial is scored on before its recovery is done.",
     )
     confirm_samples: int | None = Field(
-        None, description="Images that the front is confirmed on, any number; by default 512."
+        None,
+        description="Images that the front is confirmed on, of each task that brings its own; by "
+        "default 512.",
     )
     confirm_seeds: int = Field(3, description="Times that each front member is run again.")
     confirm_points: int = Field(6, description="Most front members that are confirmed.")

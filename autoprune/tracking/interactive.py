@@ -88,7 +88,12 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
     for name, points, fill in (
         ("confirmed front", list(summary.stairs), None),
         ("tied, behind in the mean", [p for p in summary.front if p.behind], "white"),
-        ("confirmed, dominated", [p for p in summary.points if p.dominated], "#cfcfcf"),
+        (
+            "confirmed, dominated",
+            [p for p in summary.points if p.dominated and not p.missed],
+            "#cfcfcf",
+        ),
+        ("confirmed, below a floor", list(summary.below), "#cfcfcf"),
         ("baseline, confirmed alike", list(summary.baselines), "white"),
     ):
         if points:

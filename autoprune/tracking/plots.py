@@ -230,7 +230,8 @@ def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Labe
         y = [p.retention.mean for p in summary.stairs]
         axes.plot(x, y, drawstyle="steps-post", color=INK, lw=1.2, alpha=0.7, zorder=4)
     for point in summary.points:
-        colour = "#cfcfcf" if point.dominated else axis_style(point.axis)[0]
+        aside = point.dominated or point.missed
+        colour = "#cfcfcf" if aside else axis_style(point.axis)[0]
         place = summary.size(point) / divisor
         face = "white" if point.behind else colour
         mark = axis_style(point.axis)[1]
@@ -243,7 +244,8 @@ def _draw_front(axes: Axes, summary: SearchSummary, divisor: float) -> list[Labe
     if any(p.tied_smaller for p in front):
         axes.plot([], [], " ", label="7 ≈ 4: 7 ties with 4, which is smaller")
     if len(front) < len(summary.points):
-        axes.plot([], [], "o", color="#cfcfcf", mec=INK, ms=8, label="confirmed, dominated")
+        why = "dominated or below a floor" if summary.below else "dominated"
+        axes.plot([], [], "o", color="#cfcfcf", mec=INK, ms=8, label=f"confirmed, {why}")
     return [
         (summary.size(p) / divisor, p.retention.mean, label, "#777777" if p.dominated else INK)
         for p in summary.points

@@ -253,6 +253,46 @@ def test_data_that_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
             pool_of(spec)
 
 
+def test_lmms_evals_own_loading_is_what_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a hub that answers: what it gives is split and asked like a local copy."""
+    import datasets
+
+    place = write("pope", tmp_path, "disk")
+    asked = []
+
+    def hub(path: str, **kwargs: Any) -> Any:
+        asked.append((path, kwargs["token"]))
+        return datasets.DatasetDict({"test": datasets.load_from_disk(str(place))})
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    (spec,) = resolve_tasks(["pope"], capabilities=["pope=loaded"])
+    spec = tried(spec)
+    assert asked == [("lmms-lab-encoder/POPE", True)]
+    assert len(choose([spec], "all")[0].rows) == len(datasets.load_from_disk(str(place)))
+    assert asked == [("lmms-lab-encoder/POPE", True)]  # once a process
+
+
+def test_questions_with_and_without_a_picture(trained: Any) -> None:
+    from autoprune.evaluation.generation import GenericEngine, Question
+
+    sample = load_split("search", 1)[0]
+    turn = sample.turns[0]
+    asked = [
+        Question("a", turn.question, lambda: [sample.image], 4),
+        Question("b", turn.question, list, 4),
+    ]
+    both = GenericEngine(trained.processor).answer(trained.model, asked)
+    alone = [GenericEngine(trained.processor).answer(trained.model, [one])[0] for one in asked]
+    assert both == alone
+    assert both[0] == turn.answer
+    given = [Given(one.text, "yes", one.images) for one in asked]
+    pairs = losses(trained.processor, trained.model, given)
+    apart = [losses(trained.processor, trained.model, [one])[0] for one in given]
+    np.testing.assert_allclose([p[0] for p in pairs], [p[0] for p in apart], rtol=1e-4)
+
+
 def test_a_local_copy_of_other_splits(tmp_path: Path) -> None:
     import datasets
 
