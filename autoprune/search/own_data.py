@@ -65,9 +65,12 @@ class DataSettings(BaseModel):
             return values
         if not values.get("data"):
             for name in ("images", "columns", "max_length"):
-                if values.get(name) not in (None, (), []):
-                    option = f"--{name.replace('_', '-')}"
-                    raise AutoPruneError(f"{option} says how --data is read: name some --data")
+                if (value := values.get(name)) not in (None, (), []):
+                    said = value if isinstance(value, (str, int)) else ",".join(map(str, value))
+                    raise AutoPruneError(
+                        f"--{name.replace('_', '-')} {said} says how --data is read: name some "
+                        "--data, or leave it out"
+                    )
             return values
         if not values.get("data_identity"):
             refs, columns = tuple(values["data"]), tuple(values.get("columns") or ())
