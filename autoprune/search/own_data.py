@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autoprune.data.sources.spec import parse_columns, parse_source
@@ -57,26 +55,21 @@ class DataSettings(BaseModel):
             raise AutoPruneError(f"--max-length {value} is below 1: give 1 or more")
         return value
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_data(cls, values: Any) -> Any:
+    @model_validator(mode="after")
+    def _of_data(self) -> DataSettings:
         """Refuse what says how data is read where there is none; read the rest for its content."""
-        if not isinstance(values, dict):
-            return values
-        if not values.get("data"):
+        if not self.data:
             for name in ("images", "columns", "max_length"):
-                if (value := values.get(name)) not in (None, (), []):
-                    said = value if isinstance(value, (str, int)) else ",".join(map(str, value))
+                if (value := getattr(self, name)) not in (None, ()):
+                    said = ",".join(value) if isinstance(value, tuple) else value
                     raise AutoPruneError(
                         f"--{name.replace('_', '-')} {said} says how --data is read: name some "
                         "--data, or leave it out"
                     )
-            return values
-        if not values.get("data_identity"):
-            refs, columns = tuple(values["data"]), tuple(values.get("columns") or ())
-            identity = _found(refs, values.get("images"), columns)
-            return {**values, "data_identity": identity}
-        return values
+        elif not self.data_identity:
+            found = _found(self.data, self.images, self.columns)
+            object.__setattr__(self, "data_identity", found)
+        return self
 
     @property
     def data_spec(self) -> DataSpec | None:

@@ -1,0 +1,240 @@
+"""The same rows in every form that a user brings them in are the same samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.user_data import SIDE, llava, pictures_of, png, rows, said, write_json
+
+from autoprune.data.samples import Sample, SampleSet
+from autoprune.data.sources import text as text_module
+from autoprune.data.sources.text import TextFile
+from autoprune.data.sources.user import open_data, read_data
+from autoprune.errors import AutoPruneError
+
+ROWS = rows(40)
+
+
+def lines(folder: Path) -> tuple[str, list[str]]:
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n")
+    return str(path), []
+
+
+def indented(folder: Path) -> tuple[str, list[str]]:
+    return str(write_json(ROWS, folder / "mine.json", indent=2)), []
+
+
+def folder_of_one(folder: Path) -> tuple[str, list[str]]:
+    write_json(ROWS, folder / "images" / "mine.json")
+    return str(folder / "images"), []
+
+
+def roles(folder: Path) -> tuple[str, list[str]]:
+    """As chat templates have it."""
+    names = {"human": "user", "gpt": "assistant"}
+    data = []
+    for row in ROWS:
+        talk = [{"role": names[m["from"]], "content": m["value"]} for m in row["conversations"]]
+        data.append({**row, "conversations": None, "chat": talk})
+        del data[-1]["conversations"]
+    return str(write_json(data, folder / "mine.json")), ["conversations=chat"]
+
+
+def _listed(row: dict[str, Any]) -> list[dict[str, Any]]:
+    names = row.get("image", [])
+    names = [names] if isinstance(names, str) else names
+    return [{"bytes": png(int(Path(name).stem)), "path": None} for name in names]
+
+
+def _data_set(bytes_inside: bool) -> Any:
+    from datasets import Dataset, Features, Image, List, Value
+
+    talk = List({"from": Value("string"), "value": Value("string")})
+    features = Features({"id": Value("string"), "pics": List(Image()), "conversations": talk})
+    data = [
+        {"id": row["id"], "pics": _listed(row), "conversations": row["conversations"]}
+        for row in ROWS
+    ]
+    return Dataset.from_list(data, features=features)
+
+
+def saved(folder: Path) -> tuple[str, list[str]]:
+    _data_set(True).save_to_disk(folder / "mine")
+    return str(folder / "mine"), ["image=pics"]
+
+
+def split_of_several(folder: Path) -> tuple[str, list[str]]:
+    from datasets import DatasetDict
+
+    data = _data_set(True)
+    DatasetDict({"test": data.select([0]), "train": data}).save_to_disk(folder / "mine")
+    return str(folder / "mine"), ["image=pics"]
+
+
+def parquet(folder: Path) -> tuple[str, list[str]]:
+    _data_set(True).to_parquet(folder / "mine.parquet")
+    return str(folder / "mine.parquet"), ["image=pics"]
+
+
+def parquet_folder(folder: Path) -> tuple[str, list[str]]:
+    data = _data_set(True)
+    (folder / "mine").mkdir()
+    data.select(range(20)).to_parquet(folder / "mine" / "0.parquet")
+    data.select(range(20, 40)).to_parquet(folder / "mine" / "1.parquet")
+    return str(folder / "mine"), ["image=pics"]
+
+
+def content(sample: Sample) -> Any:
+    shown = [np.asarray(image).tobytes() for image in sample.images]
+    return [(t.question, t.answer, t.marks) for t in sample.turns], shown, sample.together
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lines, indented, folder_of_one, roles, saved, split_of_several, parquet, parquet_folder],
+)
+def test_every_form_gives_the_same_samples(
+    form: Callable[[Path], tuple[str, list[str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    pictures_of(ROWS, tmp_path / "images")
+    plain = write_json(ROWS, tmp_path / "plain" / "mine.json")
+    wanted = open_data(read_data([str(plain)], tmp_path / "images"))
+    ref, columns = form(tmp_path)
+    found = open_data(read_data([ref], tmp_path / "images", columns))
+    assert found.name == wanted.name.replace("mine", found.name)
+    for split in wanted.places:
+        assert found.places[split].tolist() == wanted.places[split].tolist()
+        one, two = found.open(split), wanted.open(split)
+        assert isinstance(one, SampleSet)
+        assert [content(sample) for sample in one] == [content(sample) for sample in two]
+        assert one.ring.tolist() == two.ring.tolist()
+    again = pickle.loads(pickle.dumps(found.open("train")))
+    assert content(again[3]) == content(wanted.open("train")[3])
+
+
+def test_a_column_mapping_reads_questions_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset, Features, Image, Value
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    features = Features(
+        {"img": Image(), "prompt": Value("string"), "label": Value("string"), "n": Value("int64")}
+    )
+    data = [
+        {"img": {"bytes": png(i), "path": None}, "prompt": f"how many {i} ?", "label": "3", "n": i}
+        for i in range(30)
+    ]
+    Dataset.from_list(data, features=features).to_parquet(tmp_path / "b.parquet")
+    columns = ["image=img,question=prompt", "answer=label"]
+    splits = open_data(read_data([str(tmp_path / "b.parquet")], columns=columns))
+    sample = splits.open("train")[0]
+    assert sample.turns[0].question.startswith("how many")
+    assert sample.turns[0].answer == "3"
+    assert sample.turns[0].marks == (0,)
+    assert sample.image is not None
+    assert sample.image.size == (SIDE, SIDE)
+
+
+MARKS = [
+    ("<image>\nwhat ?", 1, "what ?", (0,)),
+    ("what ?\n<image>", 1, "what ?", (6,)),
+    ("what ?", 1, "what ?", (0,)),
+    ("is <image> like <image> ?", 2, "is  like  ?", (3, 9)),
+    ("<image><image>\nboth", 2, "both", (0, 0)),
+    ("<image>", 1, "", (0,)),
+    ("no image", 0, "no image", ()),
+]
+
+
+@pytest.mark.parametrize(("value", "images", "question", "marks"), MARKS)
+def test_images_stand_where_their_marks_are(
+    value: str, images: int, question: str, marks: tuple[int, ...]
+) -> None:
+    from autoprune.data.sources.rows import Fields, turns_of
+
+    fields = Fields("id", "image", None, None, "conversations")
+    row = {"conversations": said((value, "yes"), ("and ?", "no"))}
+    first, second = turns_of(row, fields, images, "mine")
+    assert (first.question, first.marks) == (question, marks)
+    assert second.marks == ()
+
+
+def test_rows_are_found_wherever_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Across the borders of what is read at once, with text beyond ASCII, and brackets in it."""
+    monkeypatch.setattr(text_module, "_WINDOW", 37)
+    data = [
+        {"id": "é", "t": 'a "quoted" ] } [ {', "n": [1, [2, {"x": "ü\u20ac😀"}]]},
+        {"id": "\\", "t": "x" * 200},
+        {},
+        {"id": 3, "t": "\u2028 , ,"},
+    ]
+    for text in (
+        json.dumps(data),
+        json.dumps(data, ensure_ascii=False, indent=3),
+        "\ufeff  " + json.dumps(data, ensure_ascii=False) + "\n\n",
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in data).replace("\u2028", " "),
+    ):
+        path = tmp_path / "x.jsonl"
+        path.write_text(text, encoding="utf-8")
+        wanted = json.loads(json.dumps(data).replace("\\u2028", " ")) if text[0] == "{" else data
+        file = TextFile(path)
+        assert list(file.scan()) == wanted
+        assert [file.row(i) for i in range(len(file))] == wanted
+
+
+BROKEN = [
+    ('{"a": 1}', "is a JSON object, not a list"),
+    ('"a"', "is no JSON list"),
+    ("", "is no JSON list"),
+    ("[]", "holds no rows"),
+    ('[{"a": 1}, {"b": ', "breaks off behind row 1"),
+    ('[{"a": 1} {"b": 2}]', "a comma is missing"),
+    ('[{"a": 1}] x', "text behind the list"),
+    ('[{"a": 1}', "the file ends before the list does"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BROKEN)
+def test_what_is_no_json_list_is_said(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(AutoPruneError, match=says):
+        list(TextFile(path).scan())
+
+
+def test_identity_is_content(tmp_path: Path) -> None:
+    path = llava(tmp_path)
+    first = read_data([str(path)], tmp_path / "images")
+    for file in (path, tmp_path / "images" / "0.png"):
+        os.utime(file, (time.time() + 50, time.time() + 50))
+    assert read_data([str(path)], tmp_path / "images").identity == first.identity
+    (tmp_path / "images" / "0.png").write_bytes(png(77))
+    os.utime(path, (1, 1))
+    changed = read_data([str(path)], tmp_path / "images")
+    assert changed.identity != first.identity
+    with pytest.raises(AutoPruneError, match="holds something else"):
+        open_data(first)
+    (tmp_path / "images" / "0.png").write_bytes(png(0))
+    data = json.loads(path.read_text())
+    data[0]["conversations"][1]["value"] = "9"
+    write_json(data, path)
+    assert read_data([str(path)], tmp_path / "images").identity not in (
+        first.identity,
+        changed.identity,
+    )
+    assert read_data([f"{path}=2"], tmp_path / "images").identity != first.identity

@@ -1,0 +1,116 @@
+"""A search's preparation on a user's data: conversations to recover on, held-out rows as a task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.families import CASES, build_model
+from support.user_data import llava, pictures_of, said, write_json
+
+from autoprune.data.encoding import IGNORED, encode_for
+from autoprune.data.sources.user import open_data, read_data
+from autoprune.evaluation.bridge import Evaluator
+from autoprune.evaluation.held_out import asks_of_data, data_tasks
+from autoprune.evaluation.tasks import resolve_tasks
+from autoprune.pipeline.prepare import Preparation, exam_of, prepare
+from autoprune.resources import Resources
+from autoprune.search.problem import preparation
+from autoprune.search.settings import make_settings
+from autoprune.zoo import load_split
+
+
+def digits(folder: Path, count: int = 120) -> Path:
+    """Write rows about the embedded data's images: one to three turns, each answered rightly."""
+    (folder / "images").mkdir(parents=True)
+    data = []
+    for number, sample in enumerate(load_split("train", count)):
+        assert sample.image is not None
+        sample.image.save(folder / "images" / f"{number}.png")
+        talk = said(*((turn.question, turn.answer) for turn in sample.turns[: 1 + number % 3]))
+        data.append({"id": str(number), "image": f"{number}.png", "conversations": talk})
+    return write_json(data, folder / "digits.json")
+
+
+def test_a_search_is_prepared_on_a_users_data(tmp_path: Path) -> None:
+    path = digits(tmp_path)
+    values = {"data": [str(path)], "images": str(tmp_path / "images"), "name": "x"}
+    settings = make_settings({**values, "max_length": 40})
+    wanted = preparation(settings)
+    assert isinstance(wanted, Preparation)
+    assert wanted.data is not None
+    assert (wanted.train_images, wanted.calibration_images) == (84, 6)
+    assert [task.name for task in wanted.tasks] == ["data_digits"]
+    assert 0 < wanted.tasks[0].chance < 0.5
+    told: list[str] = []
+    assets = prepare(wanted, tmp_path / "cache", Resources(), told.append)
+    assert len(assets.train) == 84 - assets.train.left_out
+    assert np.diff(assets.train.offsets).max() <= 40
+    assert any("longer than 40 tokens and left out" in text for text in told)
+    splits = open_data(wanted.data)
+    turns = [len(sample.turns) for sample in splits.open("train")]
+    row = turns.index(2)
+    span = slice(*assets.train.offsets[row : row + 2])
+    labels = assets.train.labels[span]
+    assert (np.diff((labels != IGNORED).astype(int)) == 1).sum() == 2
+    exam = assets.exams["search"].dense
+    assert exam.by_task["data_digits"] > 0.6
+    assert exam.questions == splits.size("search") == 12
+    again: list[str] = []
+    prepare(wanted, tmp_path / "cache", Resources(), again.append)
+    assert [text for text in again if not text.startswith("digits/train: of")] == [
+        "loading the dense model"
+    ]
+
+
+def test_own_data_may_be_scored_on_other_tasks(tmp_path: Path) -> None:
+    path = digits(tmp_path)
+    values = {"data": [str(path)], "images": str(tmp_path / "images"), "tasks": ["digits_read"]}
+    wanted = preparation(make_settings(values))
+    assert [task.name for task in wanted.tasks] == ["digits_read"]
+    assert not asks_of_data(wanted.tasks)
+    assert not asks_of_data(resolve_tasks())
+
+
+@pytest.mark.parametrize("name", ["llava-llama", "qwen2_vl-qwen2_vl_text", "llama"])
+def test_held_out_rows_are_asked_with_all_their_images(name: str, tmp_path: Path) -> None:
+    """The model meets its own answers to the first question of each row, whatever it shows."""
+    path = llava(tmp_path, 100)
+    splits = open_data(read_data([str(path)], tmp_path / "images"))
+    model, processor = build_model(CASES[name].config()), CASES[name].processor()
+    specs = data_tasks(splits)
+    folder, done, asked = exam_of(splits, "search", None, specs, tmp_path / "tasks", processor)
+    assert done == specs
+    encoded = encode_for(model.config, asked, processor, keep=0)
+    evaluator = Evaluator(processor, folder, specs, encoded=encoded)
+    features = evaluator.features(model)
+    scores = evaluator.evaluate(model, features)
+    assert scores.questions == len(asked) == 10
+    shown = [len(sample.images) for sample in asked]
+    assert sorted(set(shown)) == [0, 1, 2]
+    spoken = asked[shown.index(2)]
+    assert spoken.turns[0].question == "what is the digit ?"
+    groups = dict(zip(scores.tasks[0].docs, scores.tasks[0].images, strict=True))
+    assert len(set(groups.values())) == 10
+
+
+def test_what_data_holds_is_part_of_a_search_and_where_it_lies_is_not(tmp_path: Path) -> None:
+    path = llava(tmp_path / "one")
+    values = {"images": str(tmp_path / "one" / "images")}
+    first = make_settings({**values, "data": [str(path)]})
+    (tmp_path / "two").mkdir()
+    moved = path.rename(tmp_path / "two" / "mine.json")
+    second = make_settings({**values, "data": [str(moved)]})
+    assert first.identity() == second.identity()
+    assert first.name == second.name
+    data = json.loads(moved.read_text())
+    pictures_of([{"image": "99.png"}], tmp_path / "one" / "images")
+    data[0]["image"] = "99.png"
+    write_json(data, moved)
+    third = make_settings({**values, "data": [str(moved)]})
+    assert third.data_identity != first.data_identity
+    assert third.name != first.name
+    assert make_settings({}).data_identity == ""
+    assert "data_identity" not in make_settings({}).fixed()
