@@ -39,7 +39,7 @@ def train(folder: Path, count: int) -> UserSet:
 def test_pixels_beyond_the_limit_cost_no_memory(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     config, processor = case.config(), case.processor()
-    samples = train(tmp_path, 400)
+    samples = train(tmp_path, 240)
 
     def encoded(keep: int | None) -> EncodedSet:
         return encode_for(config, samples, processor, pixel_dtype=np.float32, keep=keep)
@@ -47,7 +47,7 @@ def test_pixels_beyond_the_limit_cost_no_memory(name: str, tmp_path: Path) -> No
     encoded(LIMIT)  # what is loaded once
     all_kept, most = peak(lambda: encoded(None))
     lean, least = peak(lambda: encoded(LIMIT))
-    pixels = 3 * 32 * 32 * 4 * 280
+    pixels = 3 * 32 * 32 * 4 * 168
     assert most > pixels
     assert least < most - pixels + 3 * LIMIT
     held = lean.pixel_values if lean.pixel_values is not None else lean.shown
