@@ -55,7 +55,7 @@ def test_pixels_beyond_the_limit_cost_no_memory(name: str, tmp_path: Path) -> No
     assert held.nbytes == 0
 
     def read() -> int:
-        return sum(len(batch.images) for batch in batches(lean, range(len(lean)), 8))
+        return sum(len(batch.images) for batch in batches(lean, range(len(lean)), 2))
 
     images, read_peak = peak(read)
     assert images == len(held)
