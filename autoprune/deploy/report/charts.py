@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoprune.deploy.report.model import CONFIRMED, Chart, Kind, Mark, Tick
+from autoprune.deploy.report.model import Chart, Kind, Mark, Tick
 from autoprune.search.fronts.front import nondominated
 from autoprune.tracking.plots import comparable, retention_range, right_end, stopped
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
 from autoprune.tracking.terminal import bytes_text, params_text
 from autoprune.tracking.units import byte_unit, size_unit
 
@@ -90,18 +90,13 @@ SIZES = (
 )
 
 
+RUN = ("memory", "latency")
+"""Units that depend on the prompt and the device."""
+
+
 def size_named(key: str) -> Size:
     """Return the unit of sizes that an objective means."""
     return next((size for size in SIZES if size.key == key), SIZES[0])
-
-
-def share_of(item: TrialRecord | FrontPoint, summary: SearchSummary | None) -> float | None:
-    """Return the share of the dense model that is kept, in the unit of the objective."""
-    size = size_named(summary.objective if summary else "params")
-    if size.key in ("params", "bytes"):
-        return share_in(item, size.key)
-    value, whole = size.of(item), size.of(summary.dense) if summary else None
-    return value / whole if value and whole else None
 
 
 def kinds_of(summary: SearchSummary, records: Sequence[TrialRecord]) -> dict[int, Kind]:
@@ -215,14 +210,21 @@ def _chart(
         y_ticks=tuple(Tick(at=up(value), text=text) for value, text in nice(*frame, steps=7)),
         budget=None
         if not limit
-        else Tick(at=across(limit), text=f"budget {summary.budget.text}", note=size.text(limit)),
+        else Tick(at=across(limit), text=_bound(summary, size), note=size.text(limit)),
         dense=None
         if not dense
         else Tick(at=1.0 if far else across(dense), text="dense model", note=size.text(dense)),
         dense_far=far,
         whole=up(1.0),
+        note=f"For {summary.running.said}." if size.key in RUN and summary.running else "",
         below=sum(not mark.inside for mark in marks),
     )
+
+
+def _bound(summary: SearchSummary, size: Size) -> str:
+    """Return what the budget's line is called: as it was typed, where that is of this unit."""
+    text = summary.budget.text
+    return f"budget {text}" if size.key == "params" and " and " not in text else "budget"
 
 
 def _mark(
@@ -269,15 +271,16 @@ def _stairs(
 ) -> tuple[tuple[float, float], ...]:
     """Return the corners of the front, from left to right.
 
-    In the search's objective that is the confirmed front as it was decided; in another unit, and
-    before there is one, the best means.
+    In the search's objective that is the confirmed front as it was decided. In another unit,
+    where latency counts as well, and before there is a front, it is the best means of its points,
+    or of the trials.
     """
-    full = [mark for mark in marks if mark.kind in CONFIRMED and mark.kind != "below"]
-    if key == size_named(summary.objective).key and summary.points:
+    front = [mark for mark in marks if mark.kind in ("front", "tied")]
+    if key == summary.objective and summary.points and not summary.timed:
         on = {point.trial for point in summary.stairs}
-        chosen = [mark for mark in full if mark.trial in on]
+        chosen = [mark for mark in front if mark.trial in on]
     else:
-        full = full or [mark for mark in marks if mark.kind == "trial"]
+        full = front if summary.points else [mark for mark in marks if mark.kind == "trial"]
         chosen = [full[i] for i in nondominated([(mark.x, mark.y) for mark in full])]
     return tuple((mark.x, mark.y) for mark in sorted(chosen, key=lambda mark: mark.x))
 

@@ -16,9 +16,9 @@ from autoprune.tracking.records import SearchSummary
 HERE = frozenset({"tracking_uri", "storage", "ray_address"})
 """Settings of this machine and its servers: a page that is sent around does not hold them."""
 
-UNSAID = HERE | {"name", "home", "data_identity"}
-"""What a command does not say besides: the name, as it is typed, holds the first two, and the
-last is found when data is read."""
+UNSAID = HERE | {"name", "home", "data_identity", "timed"}
+"""What a command does not say besides: the name, as it is typed, holds the first two, an identity
+is found when data is read, and latency is said with the objective."""
 
 
 def search_command(settings: SearchSettings, typed: str) -> str:
@@ -40,6 +40,8 @@ def options(settings: SearchSettings) -> list[str]:
     parts = []
     for field in SearchSettings.model_fields:
         value = getattr(settings, field)
+        if field == "objective" and settings.timed:
+            value = f"{value},latency"
         if field in UNSAID or (value == usual[field] and field != "budgets"):
             continue
         if isinstance(value, bool):

@@ -10,7 +10,6 @@ from autoprune.deploy.report.charts import (
     Size,
     confirmed_of,
     kinds_of,
-    share_of,
     size_named,
 )
 from autoprune.deploy.report.model import CONFIRMED, Detail, Fact, Kind, Row, Score
@@ -19,6 +18,7 @@ from autoprune.tracking.records import (
     FrontPoint,
     SearchSummary,
     TrialRecord,
+    share_in,
 )
 from autoprune.tracking.units import duration, seeds_text
 
@@ -60,7 +60,7 @@ def _detail(
     item = point or record
     assert item is not None
     size = size_named(summary.objective)
-    share, value = share_of(item, summary), size.of(item)
+    share, value = share_in(item, summary.objective), size.of(item)
     told = [point.baseline] if point and point.baseline else []
     told += [f"{share:.1%} of the model"] if share else []
     told += [size.text(value)] if value else []
@@ -112,8 +112,8 @@ def _facts(
     assert item is not None
     found = [(size.choice, size.text(value)) for size in SIZES if (value := size.of(item))]
     facts = {name[:1].upper() + name[1:]: text for name, text in found}
-    if kind := getattr(item, "latency_kind", None):
-        facts["Latency is"] = str(kind)
+    if item.latency_kind:
+        facts["Latency is"] = item.latency_kind
     if item.backbone_removed is not None:
         facts["Backbone removed"] = f"{item.backbone_removed:.1%}"
     if item.precision:
@@ -183,7 +183,7 @@ def rows_of(
                 standing=STANDING[kind],
                 size=size.of(point) or 0.0,
                 size_text=size.text(size.of(point) or 0.0),
-                share=share_of(point, summary),
+                share=share_in(point, size.key),
                 removed=point.backbone_removed,
                 retention=r.mean,
                 low=r.low,

@@ -95,24 +95,34 @@ def unfinished(
     if sized is None or not sized.params or not sized.fraction:
         return None
     dense = round(sized.params / sized.fraction)
-    stored = None
-    if sized.bytes and sized.bytes_fraction:
-        stored = round(sized.bytes / sized.bytes_fraction)
     known = (store.facts() or {}).get("sizes", {})
     limit = {unit: int(ends[1]) for unit, ends in known.items()}
     params = limit.get("params", dense)
     return SearchSummary(
         name=store.name,
         objective=settings.objective,
-        dense=Dense(params=dense, bytes=stored),
+        timed=settings.timed,
+        dense=Dense(
+            params=dense,
+            bytes=_whole(sized.bytes, sized.bytes_fraction),
+            memory=_whole(sized.memory, sized.memory_fraction),
+            latency=sized.latency / sized.latency_fraction
+            if sized.latency and sized.latency_fraction
+            else None,
+        ),
         budget=Budget(
             text=" and ".join(settings.budgets),
             params=params,
             fraction=params / dense,
             bytes=limit.get("bytes"),
+            memory=limit.get("memory"),
         ),
         stages=Stages(store, settings.trials).records(),
     )
+
+
+def _whole(size: int | None, share: float | None) -> int | None:
+    return round(size / share) if size and share else None
 
 
 def _chosen(summary: SearchSummary | None, records: Sequence[TrialRecord]) -> int | None:
@@ -185,6 +195,8 @@ def _budget(summary: SearchSummary | None, settings: SearchSettings) -> tuple[Fa
             whole = size.of(summary.dense)
             of = f" of {size.text(whole)} ({limit / whole:.1%})" if whole else ""
             rows.append(Fact(name=f"At most, {size.choice}", value=f"{size.text(limit)}{of}"))
+    if summary.running is not None:
+        rows.append(Fact(name="Memory and latency are for", value=summary.running.said))
     for name, least in summary.floors.items():
         rows.append(Fact(name=f"At least, {name}", value=f"{least:g} of the dense model's ability"))
     return tuple(rows)

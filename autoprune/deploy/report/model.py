@@ -73,6 +73,7 @@ class Chart(Record):
     dense_far: bool = False
     whole: FiniteFloat  # where a retention of 1.0 is
     below: int = 0  # marks under the frame
+    note: str = ""  # what sizes in this unit are said for
 
 
 class Score(Record):

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoprune.deploy.report.charts import share_of, size_named
+from autoprune.deploy.report.charts import size_named
 from autoprune.deploy.report.model import Tile
-from autoprune.tracking.records import (
-    FrontPoint,
-    SearchSummary,
-    TrialRecord,
-)
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
 from autoprune.tracking.units import duration, seeds_text
 
 
@@ -126,7 +122,7 @@ def _unit(summary: SearchSummary | None) -> str:
 
 
 def _share(item: TrialRecord | FrontPoint, summary: SearchSummary | None) -> str:
-    share = share_of(item, summary)
+    share = share_in(item, summary.objective if summary else "params")
     return "an unknown share" if share is None else f"{share:.1%}"
 
 

@@ -20,6 +20,7 @@ from autoprune.tracking.records import (
     FrontPoint,
     KeepMap,
     RungRecord,
+    Running,
     SearchSummary,
     StageRecord,
     TrialRecord,
@@ -78,6 +79,37 @@ def floored(summary: SearchSummary, kept: bool) -> SearchSummary:
     )
 
 
+def weighed(
+    summary: SearchSummary, records: list[TrialRecord]
+) -> tuple[SearchSummary, list[TrialRecord]]:
+    """The same search with memory as its objective and latency beside it."""
+
+    def run(item: Any) -> Any:
+        if not item.fraction:
+            return item
+        changes = {
+            "memory": int(item.fraction * 9e6),
+            "memory_fraction": item.fraction * 0.9,
+            "latency": 0.02 * item.fraction,
+            "latency_fraction": item.fraction,
+            "latency_kind": "modelled",
+        }
+        return item.model_copy(update=changes)
+
+    changes = {
+        "objective": "memory",
+        "timed": True,
+        "running": Running(
+            context=1024, images=0, image_tokens=0, device="a-device", latency_kind="modelled"
+        ),
+        "dense": summary.dense.model_copy(update={"memory": 10_000_000, "latency": 0.02}),
+        "budget": summary.budget.model_copy(update={"memory": 5_500_000}),
+        "points": tuple(map(run, summary.points)),
+        "baselines": tuple(map(run, summary.baselines)),
+    }
+    return summary.model_copy(update=changes), list(map(run, records))
+
+
 def cases() -> dict[str, tuple[SearchSummary | None, list[TrialRecord]]]:
     """What searches hold, by what is special about them."""
     summary, records = whole()
@@ -87,6 +119,7 @@ def cases() -> dict[str, tuple[SearchSummary | None, list[TrialRecord]]]:
         "whole": (summary, records),
         "one point": (summary.model_copy(update={"points": one, "baselines": ()}), records),
         "bytes": (fake_byte_summary(records), records),
+        "memory, timed": weighed(summary, records),
         "floors": (floored(summary, True), records),
         "no floor kept": (floored(summary, False), records),
         "deep": (summary, deep(records)),

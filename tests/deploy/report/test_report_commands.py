@@ -21,6 +21,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stock": {"deployable": "stock", "trials": 7, "rung_share": 0.123456789},
     "walk": {"sampler": "grid", "space": "paper"},
     "warm": {"warm_start": ("one", "two"), "tasks": ("digits_read",), "patience": 0.5},
+    "latency": {
+        "device": "jetson-orin-nano-8gb",
+        "objective": "memory",
+        "timed": True,
+        "budgets": ("60%", "6GiB-memory", "40ms-latency"),
+        "context": 2048,
+    },
     "floors": {"floors": ("digits_read=0.9", "counting=0.5"), "capabilities": ("digits_sum=sums",)},
     "numbers": {"max_hours": 1.5, "seed": 3, "gpus_per_trial": 0.25, "confirm_points": 2},
 }

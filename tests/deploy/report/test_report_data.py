@@ -18,7 +18,7 @@ from autoprune.deploy.report.model import Report
 from autoprune.deploy.report.page import render, write_page
 from autoprune.deploy.report.words import found
 from autoprune.errors import AutoPruneError
-from autoprune.tracking.records import Budget, Dense, FrontPoint, StageRecord, TrialRecord
+from autoprune.tracking.records import Budget, StageRecord
 
 CASES = cases()
 
@@ -119,52 +119,38 @@ def test_the_axis_is_the_objective(tmp_path: Path) -> None:
     assert [size.key for size in offered(summary, alike)] == ["params"]
 
 
-def test_a_size_that_records_gain_is_offered() -> None:
-    """Memory and latency are drawn where every confirmed point has them."""
-
-    class Timed(TrialRecord):
-        latency: float | None = None
-
-    summary, records = CASES["unfinished"]
-    assert summary is None
-    whole = CASES["nothing confirmed"][0]
-    assert whole is not None
-    timed = [Timed(**r.model_dump(), latency=0.001 * (r.params or 0) / 1e5) for r in records]
-    assert [size.key for size in offered(whole, timed)] == ["params", "bytes", "latency"]
-    latency = charts_of(whole, timed)[-1]
-    assert latency.title == "time a token (ms)"
-    assert latency.dense is None
-    assert latency.budget is None
-    timed[0] = timed[0].model_copy(update={"latency": None})
-    assert "latency" not in [size.key for size in offered(whole, timed)]
-
-
-def test_latency_as_the_objective() -> None:
-    class Timed(FrontPoint):
-        latency: float
-
-    class DenseTimed(Dense):
-        latency: float
-
-    summary, records = CASES["whole"]
+def test_memory_and_latency_are_drawn_where_they_are_known() -> None:
+    summary, records = CASES["memory, timed"]
     assert summary is not None
-    times = {p.trial: 0.2 * p.fraction for p in (*summary.points, *summary.baselines)}
-    timed = summary.model_copy(
-        update={
-            "objective": "latency",
-            "dense": DenseTimed(**summary.dense.model_dump(), latency=0.2),
-            "points": tuple(
-                Timed(**p.model_dump(), latency=times[p.trial]) for p in summary.points
-            ),
-            "baselines": (),
-        }
-    )
-    (row, *_) = rows_of(timed, kinds_of(timed, records), [])
-    assert row.size_text == f"{1000 * times[row.trial]:.3g}ms"
-    assert row.size == times[row.trial]
-    assert row.share == pytest.approx(times[row.trial] / 0.2)
-    assert found(timed, records, "it", "finished")[0].split(",")[0].endswith("of its latency")
-    assert charts_of(timed, records)[0].key == "latency"
+    assert [size.key for size in offered(summary, records)] == [
+        "memory",
+        "params",
+        "bytes",
+        "latency",
+    ]
+    memory, _, _, latency = charts_of(summary, records)
+    assert memory.title == "memory in use (MiB)"
+    assert latency.title == "time a token (ms)"
+    assert memory.note == latency.note == "For 1,024 tokens of text on a-device, modelled."
+    assert memory.budget is not None
+    assert memory.budget.text == "budget"
+    assert latency.budget is None
+    (row, *_) = rows_of(summary, kinds_of(summary, records), [size_named("latency")])
+    point = summary.by_size((*summary.points, *summary.baselines))[0]
+    assert row.trial == point.trial
+    assert row.size == point.memory
+    assert row.share == point.memory_fraction
+    assert row.extra == (f"{1000 * (point.latency or 0):.3g}ms",)
+    assert " of its memory" in found(summary, records, "it", "finished")[0]
+    # Where latency counts as well, the front is no staircase of sizes: the best means are drawn.
+    heights = [y for _, y in memory.stairs]
+    on = {(mark.x, mark.y) for mark in memory.marks if mark.kind in ("front", "tied")}
+    assert on.issuperset(memory.stairs)
+    assert memory.stairs
+    assert heights == sorted(heights)
+    lost = summary.points[0].model_copy(update={"latency": None})
+    some = summary.model_copy(update={"points": (lost, *summary.points[1:])})
+    assert "latency" not in [size.key for size in offered(some, records)]
 
 
 def test_a_dense_model_far_away_does_not_empty_the_chart() -> None:
