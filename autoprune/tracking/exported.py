@@ -141,7 +141,8 @@ def _exported(
         "seed": scores["seed"],
         "trial": search["trial"],
     }
-    metrics: dict[str, float | None] = {
+    metrics: dict[str, float | None] = {} if point is None else {**naming.point_metrics(point)}
+    metrics |= {
         "size/params": scores["params"],
         "size/fraction": scores["fraction"],
         "size/bytes": scores["bytes"],
@@ -150,8 +151,6 @@ def _exported(
         f"{OWN}retention": scores["retention"],
     }
     metrics |= {f"{OWN}{task}": value for task, value in scores["scores"].items()}
-    if point is not None:
-        metrics |= naming.point_metrics(point)
     tags = {
         "search": settings["name"],
         naming.TRIAL_TAG: str(search["trial"]),
@@ -168,7 +167,7 @@ def _exported(
         search=settings["name"],
         trial=search["trial"],
         params={key: str(value) for key, value in params.items() if value is not None},
-        metrics={key: float(value) for key, value in metrics.items() if value is not None},
+        metrics=naming.shown(metrics),
         tags={key: str(value) for key, value in tags.items()},
         description=_description(settings["name"], search["trial"], scores, point),
         config=config,

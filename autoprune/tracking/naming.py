@@ -8,6 +8,8 @@ UI turns into sections.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autoprune.identity import content_hash
 from autoprune.tracking.records import FrontPoint, SearchInfo, SearchSummary, TrialRecord
 
@@ -59,7 +61,7 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
     metrics |= {f"work/seconds_{name}": value for name, value in record.stage_seconds.items()}
     if record.keep is not None:
         metrics["size/layers"] = record.keep.layers_kept
-    return {name: float(value) for name, value in metrics.items() if value is not None}
+    return shown(metrics)
 
 
 def trial_history(record: TrialRecord) -> list[tuple[str, float, int]]:
@@ -138,18 +140,18 @@ def summary_metrics(summary: SearchSummary, records: list[TrialRecord]) -> dict[
         metrics[f"trials/{state}"] = sum(record.state == state for record in records)
     if summary.front:
         metrics["retention"] = max(point.retention.mean for point in summary.front)
-    return {name: float(value) for name, value in metrics.items() if value is not None}
+    return shown(metrics)
 
 
 def point_metrics(point: FrontPoint) -> dict[str, float]:
     """Return what confirmation adds to the run of a trial."""
-    confirmed = {
+    confirmed: dict[str, float | None] = {
         "retention_confirmed": point.retention.mean,
         "retention_confirmed_high": point.retention.high,
         "retention_confirmed_low": point.retention.low,
         "retention_confirmed_seeds": float(point.retention.seeds),
     }
-    return confirmed | {f"confirmed/{task}": value for task, value in point.scores.items()}
+    return shown(confirmed | {f"confirmed/{task}": value for task, value in point.scores.items()})
 
 
 def point_tags(point: FrontPoint) -> dict[str, str]:
@@ -161,6 +163,11 @@ def point_tags(point: FrontPoint) -> dict[str, str]:
     tags["tie"] = point.tie
     tags["tied_with"] = ", ".join(str(trial) for trial in point.tied_with)
     return tags
+
+
+def shown(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the figures that are known, to six decimals: the UI shows all that there are."""
+    return {name: round(float(x), 6) for name, x in metrics.items() if x is not None}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -12,6 +12,8 @@ again, shares it.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import shutil
@@ -38,6 +40,7 @@ from autoprune.tracking.store import PARENT_TAG, quiet_environment, source_tags
 from autoprune.tracking.tracker import EXPERIMENT
 
 CHAMPION = "champion"
+VERSIONS_TAG = "mlflow.modelVersions"  # by which the UI knows a logged model as registered
 CONTENT_TAG = "autoprune.content"  # hash of a checkpoint's files: nothing is registered twice
 PARENT_RUN_TAG = "autoprune.parent_run"
 MODEL_TYPE = "vision-language model"
@@ -229,6 +232,7 @@ class _Registry:
                 **exported.tags,
                 CONTENT_TAG: exported.content,
                 PARENT_RUN_TAG: parent,
+                "mlflow.note.content": exported.description,
                 **source_tags("autoprune register"),
             },
             params=dict(exported.params),
@@ -322,7 +326,7 @@ class _Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        return self.client.create_model_version(
+        version = self.client.create_model_version(
             name,
             f"models:/{model.model_id}",
             run_id=model.source_run_id,
@@ -330,13 +334,17 @@ class _Registry:
             description=exported.description,
             model_id=model.model_id,
         )
+        known = json.loads(model.tags.get(VERSIONS_TAG, "[]"))
+        known.append({"name": name, "version": str(version.version)})
+        self.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(known)})
+        return version
 
 
 def _is_of(metrics: Mapping[str, float], exported: Exported) -> bool:
     """Whether a trial's run has the figures of a checkpoint."""
     same = ("size/params", "size/backbone_removed", "retention_confirmed")
     return all(
-        metrics[name] == value
+        math.isclose(metrics[name], value, abs_tol=1e-5)  # they are logged rounded
         for name, value in exported.metrics.items()
         if name in same and name in metrics
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
 
 COLUMNS = (
     "trial",
@@ -105,40 +105,69 @@ def keep_map_json(summary: SearchSummary, records: Iterable[TrialRecord]) -> str
 
 
 def markdown(summary: SearchSummary) -> str:
-    """Return the description of a search's run: the confirmed front, and what to do with it."""
+    """Return the description of a search's run: the confirmed front, and what to do with it.
+
+    The table is plain text: the UI gives tables of markdown neither lines nor room.
+    """
     budget, dense = summary.size(summary.budget), summary.size(summary.dense)
     unit = "parameters"
     if summary.objective == "bytes":
         unit = f"bytes in {summary.dense.precision or 'float32'}"
     lines = [
-        f"**{summary.name}**: budget {summary.budget.text} = {budget:,} of {dense:,} {unit}.",
+        f"**{summary.name}**: budget {summary.budget.text} = {budget:,} of {dense:,} {unit}. "
+        "Retention is the share of the original's ability that is kept.",
         "",
     ]
     if not summary.front:
         return "\n".join([*lines, "No confirmed front yet."])
-    lines += [
-        "| trial | parameters | share | bytes | bits | axis | recovery | data "
-        "| retention (95 %) | ties |",
-        "|---|---:|---:|---:|---|---|---|---:|---|---|",
-    ]
-    for point in (*summary.front, *summary.baselines):
-        r = point.retention
-        name = f"{point.name} ({point.baseline})" if point.baseline else point.name
-        lines.append(
-            f"| {name} | {point.params:,} | {point.fraction:.1%} | "
-            f"{'' if point.bytes is None else f'{point.bytes:,}'} | {point.precision} | "
-            f"{point.axis} | "
-            f"{point.recovery} | {point.data_fraction:.0%} | "
-            f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds | {point.tie} |"
-        )
+    lines += ["```", *_text_table(summary), "```"]
     first = summary.stairs[-1]
     lines += [
         "",
         *(f"{line}." for line in figures(summary)),
         "",
-        f"Get one as a checkpoint: `autoprune apply {summary.name}:{first.trial} -o DIR`",
+        "```",
+        f"autoprune ui {summary.name}",
+        f"autoprune export {summary.name}:{first.trial} -o smaller-model",
+        f"autoprune register smaller-model --name {summary.name}",
+        "```",
     ]
     return "\n".join(lines)
+
+
+def _text_table(summary: SearchSummary) -> list[str]:
+    """Return the confirmed points as lines of one width a column."""
+    unit = "bytes" if summary.objective == "bytes" else "parameters"
+    rows = [["trial", unit, "share", "bits", "retention (95 %)", "axis", "recovery", ""]]
+    for point in (*summary.front, *summary.baselines):
+        r = point.retention
+        rows.append(
+            [
+                point.name,
+                f"{summary.size(point):,}",
+                f"{share_in(point, summary.objective) or 0.0:.1%}",
+                point.precision,
+                f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]",
+                point.axis,
+                f"{point.recovery}, {point.data_fraction:.0%} of the data",
+                point.baseline or _ties(point),
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numbers = {1, 2}
+    return [
+        "  ".join(
+            cell.rjust(width) if i in numbers else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _ties(point: FrontPoint) -> str:
+    """Return the smaller ones that a point is not told apart from."""
+    smaller = ", ".join(str(trial) for trial in point.tied_smaller)
+    return f"ties {smaller}" if smaller else ""
 
 
 def figures(summary: SearchSummary) -> list[str]:

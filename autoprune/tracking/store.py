@@ -27,6 +27,18 @@ from autoprune.tracking.records import (
 )
 
 PARENT_TAG = "mlflow.parentRunId"
+EXPERIMENT_NOTE = """Searches for smaller vision-language models, by AutoPrune.
+
+A run named as a search holds its front: a table, plots, and what it took. Its child runs are its
+trials. `retention` is the share of the original's ability that is kept (1 is all of it, 0 is
+guessing), as the search measured it; `retention_confirmed` is that of the front's members, over
+several seeds and on other images. `size/` holds sizes of the whole model, `work/` seconds and
+floating-point operations, `knob/` what was chosen.
+
+    autoprune ui NAME                     addresses that open on a search's trials and its front
+    autoprune export NAME:TRIAL -o DIR    a trial as a checkpoint
+    autoprune register DIR --name MODEL   a checkpoint in the model registry
+"""
 BATCH = 100  # parameters or tags that MLflow takes in one call
 
 
@@ -194,7 +206,10 @@ class MlflowStore:
                 return self.client.create_experiment(
                     self.experiment_name,
                     artifact_location=self.artifacts,
-                    tags={"mlflow.experimentKind": "custom_model_development"},
+                    tags={
+                        "mlflow.experimentKind": "custom_model_development",
+                        "mlflow.note.content": EXPERIMENT_NOTE,
+                    },
                 )
             except MlflowException:
                 found = self.client.get_experiment_by_name(self.experiment_name)
@@ -238,7 +253,7 @@ class MlflowStore:
 
     def _new_child(self, record: TrialRecord) -> str:
         now = time.time()
-        spent = 0.0 if record.state == "running" else sum(record.stage_seconds.values())
+        spent = sum(record.stage_seconds.values())  # before it was heard of
         run = self.client.create_run(
             self.experiment_id,
             start_time=int((now - spent) * 1000),

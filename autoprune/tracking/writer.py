@@ -26,12 +26,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from autoprune.tracking.links import share_key, trials_view
 from autoprune.tracking.naming import trial_metrics
 from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord
 from autoprune.tracking.store import MlflowStore
+from autoprune.tracking.views import differing_knobs, front_view, share_key, trials_view
 
 RETRY_SECONDS = 10.0
+KNOB_COLUMNS = 3  # of the list of trials
 # What MLflow says of a record that it will never take, however often it is tried.
 FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"}
 KILLED = "the search was killed; resume it to go on"
@@ -53,6 +54,7 @@ class Writer:
         self.closing: tuple[str, str] | None = None
         self._opened = False
         self._names: set[str] = set()  # metrics that the trials have by now
+        self._compared = False  # whether there is a view of the front
         self._viewed: set[str] = set()  # of those, what the saved view shows
         self._started = time.time()
         self._retry_at = 0.0
@@ -148,10 +150,13 @@ class Writer:
     def _save_view(self, store: MlflowStore) -> None:
         """Keep the saved view up with the metrics that the trials have by now."""
         names = self._names | ({"retention_confirmed"} if self.summary is not None else set())
-        if self._names and names != self._viewed:
-            view = trials_view(store.parent, store.info, sorted(names), created=self._started)
+        knobs = differing_knobs(self.records.values())[:KNOB_COLUMNS]
+        if self._names and names | set(knobs) != self._viewed:
+            view = trials_view(
+                store.parent, store.info, sorted(names), sorted(knobs), created=self._started
+            )
             store.set_view(share_key(store.info), view)
-            self._viewed = names
+            self._viewed = names | set(knobs)
 
     def _log_summary(self, store: MlflowStore, summary: SearchSummary) -> None:
         from autoprune.tracking.report import write_files
@@ -159,6 +164,10 @@ class Writer:
         records = [self.records[trial] for trial in sorted(self.records)]
         store.log_points(summary)
         store.log_summary(summary, records)
+        if summary.front:
+            view = front_view(store.parent, store.info, summary, records, created=self._started)
+            store.set_view(share_key(store.info, "front"), view)
+            self._compared = True
         with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
             write_files(Path(folder), summary, records)
             try:
@@ -191,7 +200,8 @@ class Writer:
 
     def _tell_place(self) -> None:
         assert self.store is not None
-        place = self.store.place({"trials": share_key(self.store.info)})
+        names = ("trials", "front") if self._compared else ("trials",)
+        place = self.store.place({name: share_key(self.store.info, name) for name in names})
         self.send({"place": place.model_dump(mode="json")})
 
     def report(self) -> dict[str, Any]:

@@ -8,17 +8,18 @@ import zlib
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from tracking_fakes import fake_info, fake_summary, fake_trial
+from tracking_fakes import fake_info, fake_summary, fake_trial, fake_trials
 
-from autoprune.tracking.links import VIEW_LIMIT, search_links, share_key, trials_view
+from autoprune.tracking.links import search_links
 from autoprune.tracking.naming import trial_metrics
 from autoprune.tracking.records import LoggedSearch
+from autoprune.tracking.views import VIEW_LIMIT, front_view, share_key, trials_view
 
 
 def place(uri: str = "sqlite:////x/mlflow.db", **changes: Any) -> LoggedSearch:
     summary = fake_summary()
     runs = {point.trial: f"run{point.trial}" for point in summary.points}
-    fields: dict[str, Any] = {"views": {"trials": "abc"}, "runs": runs} | changes
+    fields: dict[str, Any] = {"views": {"trials": "abc", "front": "def"}, "runs": runs} | changes
     return LoggedSearch(uri=uri, experiment_id="1", parent_run_id="p1", **fields)
 
 
@@ -29,12 +30,13 @@ def state_of(view: str) -> dict[str, Any]:
 
 def test_links_open_on_the_saved_view() -> None:
     links = search_links(place(), points=fake_summary().front)
-    assert set(links) == {"trials", "table", "compare", "search", "plot"}
+    assert set(links) == {"trials", "table", "compare", "diff", "search", "plot", "models"}
     query = parse_qs(links["trials"].split("?")[1])
     # A filter beside the share key would make the UI ignore the view.
     assert set(query) == {"viewStateShareKey", "compareRunsMode", "workflowType"}
     assert links["trials"].startswith("http://127.0.0.1:5000/#/experiments/1/runs?")
-    runs = json.loads(unquote(parse_qs(links["compare"].split("?")[1])["runs"][0]))
+    assert parse_qs(links["compare"].split("?")[1])["viewStateShareKey"] == ["def"]
+    runs = json.loads(unquote(parse_qs(links["diff"].split("?")[1])["runs"][0]))
     assert runs == [f"run{point.trial}" for point in fake_summary().front]
 
 
@@ -76,3 +78,17 @@ def test_a_view_never_outgrows_its_tag() -> None:
 def test_share_keys_tell_searches_apart_and_stay() -> None:
     assert share_key(fake_info()) == share_key(fake_info())
     assert share_key(fake_info()) != share_key(fake_info(key="other"))
+    assert share_key(fake_info()) != share_key(fake_info(), "front")
+
+
+def test_the_view_of_the_front_has_axes_for_what_differs() -> None:
+    records = fake_trials()
+    summary = fake_summary(records)
+    state = state_of(front_view("p1", fake_info(), summary, records, created=1.0))
+    assert state["searchFilter"] == "tags.`mlflow.parentRunId` = 'p1' and tags.front = 'yes'"
+    chart = state["compareRunCharts"][0]
+    # `protect` is the same in all, and `axis` has an axis already.
+    assert chart["selectedParams"] == ["axis", "recovery", "data_fraction", "knob/temperature"]
+    assert chart["selectedMetrics"] == ["retention_confirmed", "size/params"]
+    assert state["columnOrder"][0] == "metrics.`retention_confirmed`"
+    assert set(state["columnWidths"]) == set(state["selectedColumns"])

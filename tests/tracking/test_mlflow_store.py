@@ -42,8 +42,10 @@ def test_a_trial_is_a_child_run(open_store: Open, state: str, status: str) -> No
     assert run.data.params["precision"] == record.precision
     assert run.data.metrics["work/seconds_recover"] == 8.0
     if state != "failed":
-        assert run.data.metrics["score/digits_read"] == pytest.approx(record.scores["digits_read"])
-        assert run.data.metrics["rung/retention"] == pytest.approx(record.retention)
+        assert run.data.metrics["score/digits_read"] == pytest.approx(
+            record.scores["digits_read"], abs=1e-6
+        )
+        assert run.data.metrics["rung/retention"] == pytest.approx(record.retention, abs=1e-6)
 
 
 def test_only_full_fidelity_has_a_retention(open_store: Open) -> None:
@@ -148,7 +150,7 @@ def test_the_parent_holds_plots_table_config_and_versions(
     assert run.data.tags["version.torch"] == "2.15.0"
     assert run.data.metrics["front/hypervolume"] == pytest.approx(0.123)
     assert run.data.metrics["trials/complete"] == 9
-    assert "autoprune apply demo:" in run.data.tags["mlflow.note.content"]
+    assert "autoprune export demo:" in run.data.tags["mlflow.note.content"]
     inside = home / "artifacts" / store.parent / "artifacts"
     for name in ("pareto.html", "pareto.png", "keep_map.png", "keep_map.json", "front.csv"):
         assert (inside / "front" / name).stat().st_size > 100
@@ -161,7 +163,7 @@ def test_the_parent_holds_plots_table_config_and_versions(
     assert marked == on_front
     point = summary.front[0]
     metrics = run_of(store, point.trial).data.metrics
-    assert metrics["retention_confirmed"] == pytest.approx(point.retention.mean)
+    assert metrics["retention_confirmed"] == pytest.approx(point.retention.mean, abs=1e-6)
 
 
 def test_a_point_that_leaves_the_front_loses_its_mark(open_store: Open) -> None:
