@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.identity import content_hash
-from autoprune.tracking.records import FrontPoint, SearchInfo, SearchSummary, TrialRecord
+from autoprune.tracking.records import FrontPoint, Knob, SearchInfo, SearchSummary, TrialRecord
 
 STATUS = {"running": "RUNNING", "complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -33,7 +33,7 @@ def trial_params(record: TrialRecord) -> dict[str, str]:
         "recovery": record.recovery or None,
         "seed": record.seed,
     }
-    knobs = {f"knob/{name}": value for name, value in record.knobs.items()}
+    knobs = {f"knob/{name}": _short(value) for name, value in record.knobs.items()}
     return {name: str(value) for name, value in {**own, **knobs}.items() if value is not None}
 
 
@@ -168,6 +168,11 @@ def point_tags(point: FrontPoint) -> dict[str, str]:
 def shown(metrics: Mapping[str, float | None]) -> dict[str, float]:
     """Return the figures that are known, to six decimals: the UI shows all that there are."""
     return {name: round(float(x), 6) for name, x in metrics.items() if x is not None}
+
+
+def _short(value: Knob) -> Knob:
+    """Return a knob's value as it is shown: drawn ones have digits that say nothing."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _rounded(value: float | None) -> float | None:

@@ -17,7 +17,7 @@ from autoprune.tracking.links import ORDER, children_filter
 from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord
 
 VIEW_LIMIT = 20_000  # characters that MLflow keeps in a tag of an experiment
-KNOB_AXES = 4  # axes for knobs beside the others: more do not fit a screen
+KNOB_AXES = 2  # axes for knobs beside the others: more do not fit a screen
 CONFIRMED = "retention_confirmed"
 TOLD = frozenset({"axis", "size", "scope", "precision", "data_fraction"})
 """Knobs of which the record has what came of them, under names of their own."""
@@ -154,7 +154,7 @@ def front_view(
     ]
     for name in (CONFIRMED, size, "work/seconds_recover"):
         charts.append(_chart("BAR", f"{key}-{name}", bars, metricKey=name, displayName=name))
-    title = f"{info.name}: what the front's members chose, what they keep, and their size"
+    title = f"{info.name}: the front's choices, retention and size"
     sections = [
         {**_section(main, title, shown=True), "columns": 1, "cardHeight": 480},
         {**_section(bars, "one by one", shown=True), "columns": 3, "cardHeight": 320},
@@ -229,7 +229,7 @@ def _packed(
 def _width(column: str) -> int:
     """Return pixels that show a column's heading and most of its values whole."""
     name = column.partition("`")[2].rstrip("`")
-    return max({"recovery": 140, "reason": 260, "tie": 260}.get(name, 0), 100, 8 * len(name) + 24)
+    return max({"recovery": 140, "reason": 260, "tie": 260}.get(name, 0), 100, 7 * len(name) + 28)
 
 
 def _chart(kind: str, chart_id: str, section: str, **fields: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from autoprune.tracking.store import MlflowStore
 from autoprune.tracking.views import differing_knobs, front_view, share_key, trials_view
 
 RETRY_SECONDS = 10.0
-KNOB_COLUMNS = 3  # of the list of trials
+KNOB_COLUMNS = 2  # of the list of trials
 # What MLflow says of a record that it will never take, however often it is tried.
 FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"}
 KILLED = "the search was killed; resume it to go on"

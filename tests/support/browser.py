@@ -39,12 +39,14 @@ class Page:
     Attributes:
         requests: addresses that were asked for, the page's own included.
         errors: what the console, the log or an exception said was wrong.
+        refused: addresses that were answered with an error.
     """
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser, self._session = browser, session
         self.requests: list[str] = []
         self.errors: list[str] = []
+        self.refused: list[str] = []
         self._loaded = 0
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -59,6 +61,8 @@ class Page:
             self._loaded += 1
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+        elif method == "Network.responseReceived" and params["response"]["status"] >= 400:
+            self.refused.append(params["response"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(params["exceptionDetails"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
@@ -78,6 +82,10 @@ class Page:
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def before(self, script: str) -> None:
+        """Run a script before those of every page that is opened from now on."""
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
     def open(self, address: str, seconds: float = 30.0) -> None:
         """Go to an address and wait until it has loaded."""
