@@ -76,6 +76,8 @@ def export(
     format: str = "hf",
     rebuild: bool = False,
     gpus: float = 0.0,
+    register: str | None = None,
+    tracking_uri: str | None = None,
     home: str | Path = HOME,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> Exported:
@@ -87,6 +89,8 @@ def export(
         format: ``hf``, or another that ``autoprune export --help`` lists.
         rebuild: train it again, and state the difference to what was kept.
         gpus: to rebuild with; 0 computes on the CPU.
+        register: name to register a checkpoint under in MLflow's model registry as well.
+        tracking_uri: of that registry; by default the one of ``home``.
         home: of the search.
         on_stage: told what begins.
 
@@ -101,6 +105,8 @@ def export(
         format,
         rebuild=rebuild,
         gpus=gpus,
+        register=register,
+        tracking_uri=tracking_uri,
         home=Path(home),
         on_stage=on_stage,
     )

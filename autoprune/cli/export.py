@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.options import Gpus, Home, Json, example, home_dir
+from autoprune.cli.options import Gpus, Home, Json, TrackingUri, example, home_dir
 from autoprune.deploy.formats.table import HOLDS
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = example(
     "autoprune export demo:7 -o smaller-model",
+    "autoprune export demo:7 -o smaller-model --register my-vlm",
     "autoprune export demo:7 --format onnx -o smaller-onnx",
     "autoprune export smaller-model --format gguf -o smaller-gguf",
 )
@@ -49,6 +50,15 @@ def export(
         ),
     ] = False,
     gpus: Gpus = 0.0,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            help="Put the checkpoint into MLflow's model registry under this name as well, with "
+            "alias champion.",
+            metavar="NAME",
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
@@ -61,12 +71,26 @@ def export(
 
     with json_stdout(as_json):
         exported = run_export(
-            source, output, format_name, rebuild=rebuild, gpus=gpus, home=home, as_json=as_json
+            source,
+            output,
+            format_name,
+            rebuild=rebuild,
+            gpus=gpus,
+            home=home,
+            register=register,
+            tracking_uri=tracking_uri,
+            as_json=as_json,
         )
     if as_json:
         print_json(exported.to_dict())
-    else:
-        print_exported(exported, console())
+        return
+    print_exported(exported, console())
+    if exported.registered is not None:
+        from autoprune.cli.register import print_registered
+        from autoprune.tracking.location import default_uri
+
+        uri = tracking_uri or default_uri(home_dir(home))
+        print_registered(exported.registered, uri, console())
 
 
 def run_export(
@@ -77,6 +101,8 @@ def run_export(
     rebuild: bool,
     gpus: float,
     home: Path | None,
+    register: str | None = None,
+    tracking_uri: str | None = None,
     as_json: bool = False,
 ) -> Exported:
     """Export what was typed; the work of ``export`` and ``apply``.
@@ -94,6 +120,8 @@ def run_export(
         format_name,
         rebuild=rebuild,
         gpus=gpus,
+        register=register,
+        tracking_uri=tracking_uri,
         home=home_dir(home),
         on_stage=lambda text: out.print(text, style="dim"),
     )

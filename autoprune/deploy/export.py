@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
     from autoprune.search.records.store import SearchStore
+    from autoprune.tracking.registry import Registered
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Exported:
         proved: what a fresh process found; sentences.
         figures: the same in numbers.
         applied: of the checkpoint that it was made from, where that was made too.
+        registered: as which version of which model, where that was asked for.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Exported:
     proved: tuple[str, ...]
     figures: Mapping[str, float] = field(default_factory=dict)
     applied: Applied | None = None
+    registered: Registered | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``export --json`` prints."""
@@ -56,6 +59,7 @@ class Exported:
             "retention": None if made is None else made.retention,
             "proved": list(self.proved),
             "figures": dict(self.figures),
+            "registered": None if self.registered is None else self.registered.to_dict(),
         }
 
 
@@ -95,6 +99,8 @@ def export_named(
     *,
     rebuild: bool = False,
     gpus: float = 0.0,
+    register: str | None = None,
+    tracking_uri: str | None = None,
     home: Path,
     on_stage: Stage = lambda text: None,
 ) -> Exported:
@@ -106,6 +112,8 @@ def export_named(
         format_name: one of the table's.
         rebuild: train it again, and state the difference to what was kept.
         gpus: for that; 0 computes on the CPU.
+        register: name to register a checkpoint under in MLflow's model registry as well.
+        tracking_uri: of that registry; None: the one of ``home``.
         home: of the search.
         on_stage: told in words what is being done.
 
@@ -113,6 +121,7 @@ def export_named(
         AutoPruneError: something typed cannot be had, before any work; or as :func:`export`.
     """
     find_format(format_name)
+    registry = _registry(register, tracking_uri, format_name, home)
     if gpus and not rebuild:
         raise AutoPruneError(
             f"--gpus {gpus:g} has nothing to compute without --rebuild, as kept weights are only "
@@ -126,7 +135,40 @@ def export_named(
         searched = find_search(home, name)
     checkpoint = rebuild or format_name != CHECKPOINT
     found = source_of(ref, home, searched=searched, trial=trial, checkpoint=checkpoint)
-    return export(found, out, format_name, again=rebuild, gpus=gpus, on_stage=on_stage)
+    made = export(found, out, format_name, again=rebuild, gpus=gpus, on_stage=on_stage)
+    if register is None:
+        return made
+    from autoprune.tracking.registry import register as hand_over
+
+    on_stage("hand it to MLflow's model registry")
+    return replace(made, registered=hand_over(registry, made.path, register, home=home))
+
+
+def _registry(name: str | None, typed: str | None, format_name: str, home: Path) -> str:
+    """Return the registry's address; empty where nothing is registered.
+
+    Raises:
+        AutoPruneError: name or address cannot be used, or the format cannot be registered.
+    """
+    if name is None:
+        if typed is not None:
+            raise AutoPruneError(
+                "--tracking-uri says where to register, and --register NAME is missing: add it, "
+                "or leave --tracking-uri out"
+            )
+        return ""
+    if format_name != CHECKPOINT:
+        raise AutoPruneError(
+            f"--register {name} takes Hugging Face checkpoints, and --format is {format_name}: "
+            f"export with --format {CHECKPOINT}, or leave --register out"
+        )
+    from autoprune.tracking.location import check_tracking, default_uri
+    from autoprune.tracking.registry import check_name
+
+    check_name(name)
+    uri = typed or default_uri(home)
+    check_tracking(uri)
+    return uri
 
 
 def export(

@@ -74,6 +74,20 @@ def test_from_search_to_checkpoint(
     assert "rebuilt retains" in again
     assert "largest difference of a task's score is 0.0000, of a weight 0.0e+00" in again
 
+    # Picked and written again it is a version of a registered model.
+    assert run(["pick", "tiny", "--json"]) == 0
+    picked = json.loads(capfd.readouterr().out)
+    assert picked["winner"]["trial"] in {p["trial"] for p in front["points"]}
+    registered = str(tmp_path / "registered")
+    command = ["export", picked["winner"]["name"], "-o", registered, "--register", "mine"]
+    assert run([*command, "--json"]) == 0
+    exported = json.loads(capfd.readouterr().out)
+    assert exported["params"] == picked["winner"]["params"]
+    assert (exported["registered"]["uri"], exported["registered"]["version"]) == (
+        "models:/mine@champion",
+        1,
+    )
+
     # Scored on its own it retains what the search said.
     assert run(["evaluate", source, "--samples", "32", "--json"]) == 0
     scored = json.loads(capfd.readouterr().out)
