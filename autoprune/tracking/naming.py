@@ -172,7 +172,7 @@ def shown(metrics: Mapping[str, float | None]) -> dict[str, float]:
 
 def _short(value: Knob) -> Knob:
     """Return a knob's value as it is shown: drawn ones have digits that say nothing."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _rounded(value: float | None) -> float | None:
