@@ -141,6 +141,13 @@ def _given_task() -> type:
                 {name: without_media(split) for name, split in self.dataset.items()}
             )
 
+        def process_results(self, doc: Any, results: Any, full_docs: Any = None) -> Any:
+            # Of a single given answer lmms-eval unpacks the list of pairs as if it were the pair.
+            own = callable(self.config.process_results)
+            if self.OUTPUT_TYPE == "loglikelihood" and not own and len(results) == 1:
+                results = results[0]
+            return super().process_results(doc, results, full_docs)
+
     return GivenTask
 
 

@@ -61,6 +61,27 @@ def test_a_trained_model_on_two_yaml_tasks(
     assert sum(len(asked[i].turns) for i in range(len(asked))) == evaluator.questions
 
 
+def test_one_given_answer_and_texts_alone(
+    files: tuple[Path, Path], trained: Any, tmp_path: Path
+) -> None:
+    place = files[0].parent
+    single = CHOOSE.replace("my_choice\n", "my_one\n").replace("multiple_choice", "loglikelihood")
+    single = single.replace("doc_to_choice: options\n", "").replace("acc_norm", "perplexity")
+    single = single.replace("doc_to_target: label", "doc_to_target: '{{options[label]}}'")
+    (place / "my_one.yaml").write_text(single)
+    text = READ.replace("my_read\n", "my_text\n").replace("doc_to_visual: image\n", "")
+    (place / "my_text.yaml").write_text(text)
+    one, alone = (
+        tried(s) for s in resolve_tasks([str(place / "my_one.yaml"), str(place / "my_text.yaml")])
+    )
+    specs = [one, alone]
+    folder = materialise(None, specs, tmp_path, choose(specs, "search"))
+    scores = Evaluator(trained.processor, folder, specs).evaluate(trained.model)
+    # What is there is said greedily; without its picture a digit is guessed.
+    assert scores["my_one"].score > 0.8
+    assert scores["my_text"].score < 0.5
+
+
 def test_own_tasks_beside_those_of_the_digits(
     files: tuple[Path, Path], trained: Any, tmp_path: Path
 ) -> None:
