@@ -7,8 +7,8 @@ What the commands do, from Python::
     summary = autoprune.search(budget="60%", trials=24, name="demo")
     autoprune.export(f"demo:{summary.front[0].trial}", "smaller-model")
 
-``search``, ``prune``, ``recover``, ``evaluate`` and ``export`` have the names and the defaults of
-the command line.
+``search``, ``prune``, ``recover``, ``evaluate``, ``pick`` and ``export`` have the names and the
+defaults of the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 import autoprune.search as _search_package
 
 if TYPE_CHECKING:
-    from autoprune.api import SearchOptions, SmallerModel, evaluate, export, prune, recover, search
+    from autoprune.api import (
+        SearchOptions,
+        SmallerModel,
+        evaluate,
+        export,
+        pick,
+        prune,
+        recover,
+        search,
+    )
 
 # torchao 0.18, which transformers imports with the first model, registers enums in a way that
 # torch 2.15 warns of on stderr, in every process.
@@ -34,6 +43,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "export",
+    "pick",
     "prune",
     "recover",
     "search",

@@ -1,6 +1,6 @@
 """The library: what the commands do, as functions of the same names with the same defaults."""
 
-from autoprune.api.deliver import evaluate, export
+from autoprune.api.deliver import evaluate, export, pick
 from autoprune.api.model import SmallerModel, prune, recover
 from autoprune.api.options import SearchOptions
 from autoprune.api.run import search
@@ -10,6 +10,7 @@ __all__ = [
     "SmallerModel",
     "evaluate",
     "export",
+    "pick",
     "prune",
     "recover",
     "search",

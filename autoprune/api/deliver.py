@@ -13,6 +13,7 @@ from autoprune.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from autoprune.deploy.export import Exported
+    from autoprune.deploy.pick.pick import Picked
     from autoprune.deploy.scoring import Scored
 
 HOME: Path = SearchSettings.model_fields["home"].default
@@ -67,6 +68,60 @@ def evaluate(
         saved = model.save(Path(folder) / "model")
         names = names_of(tasks) or model.settings.tasks
         return scored(str(saved.path), names, base or model.settings.model)
+
+
+def pick(
+    *names: str,
+    device: str | None = None,
+    min_retention: float | None = None,
+    max_latency: str | None = None,
+    max_params: str | None = None,
+    max_memory: str | None = None,
+    context: int | None = None,
+    floor: Names = (),
+    home: str | Path = HOME,
+) -> Picked:
+    """Choose the point of finished searches that keeps the most under constraints.
+
+    Args:
+        names: of searches of one dense model.
+        device: whose memory it has to fit, and whose time a token is said; ``here`` is measured.
+        min_retention: least share of the dense model's ability.
+        max_latency: most time of a token, such as ``40ms``.
+        max_params: most parameters, such as ``3B``.
+        max_memory: most memory, such as ``6GiB``.
+        context: tokens of text, beside an image, that memory and time are said for.
+        floor: least shares of tasks or capabilities, such as ``pope=0.9``.
+        home: of the searches.
+
+    Returns:
+        The winner, the runner-up, and why each other point lost.
+
+    Raises:
+        AutoPruneError: for bad input; and where nothing fits, with what comes nearest.
+        StoppedError: for a search that has no confirmed front yet.
+    """
+    from autoprune.deploy.pick.limits import read_limits
+    from autoprune.deploy.pick.pick import pick as choose
+    from autoprune.search.compare import read_finished
+    from autoprune.search.records.store import find_search
+
+    limits = read_limits(
+        min_retention=min_retention,
+        max_latency=max_latency,
+        max_params=max_params,
+        max_memory=max_memory,
+    )
+    place = Path(home)
+    stores = [find_search(place, name) for name in names]
+    return choose(
+        [read_finished(store, store.confirmed()) for store in stores],
+        limits,
+        floors=names_of(floor),
+        device=device,
+        context=context,
+        home=place,
+    )
 
 
 def export(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from autoprune.errors import AutoPruneError, did_you_mean
-from autoprune.search.options import flag
+from autoprune.search.options import flag, objective_settings
 from autoprune.search.settings import SearchSettings, make_settings
 
 Names = str | Sequence[str]
@@ -25,7 +25,7 @@ class SearchOptions(TypedDict, total=False):
     budget: Names
     min_size: str
     quantize: Names
-    objective: str
+    objective: Names
     tasks: Names
     task_data: Names
     capability: Names
@@ -34,6 +34,10 @@ class SearchOptions(TypedDict, total=False):
     images: str | Path
     columns: Names
     max_length: int
+    device: str | Path
+    context: int
+    images_per_prompt: int
+    image_tokens: int
     deployable: str
     multiple: int
     space: str | Path
@@ -69,7 +73,7 @@ def fields() -> dict[str, str]:
     return {
         flag(field).removeprefix("--").replace("-", "_"): field
         for field in SearchSettings.model_fields
-        if field != "data_identity"  # found, and not asked
+        if field not in ("data_identity", "timed")  # found in the data, and by the objective
     }
 
 
@@ -85,6 +89,9 @@ def settings_of(options: Mapping[str, Any]) -> SearchSettings:
         if name not in known:
             raise AutoPruneError(f"unknown option {name!r}{did_you_mean(name, known)}")
         field = known[name]
+        if field == "objective":
+            values |= objective_settings(names_of(value))
+            continue
         if isinstance(SearchSettings.model_fields[field].default, tuple):
             value = names_of(value)
         elif isinstance(value, Path) and field != "home":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.front import confirmed_summary
 from autoprune.cli.options import Home, Json, example, home_dir
 from autoprune.cli.result import WIDE
 from autoprune.errors import AutoPruneError
@@ -56,7 +55,7 @@ def compare(
     from autoprune.search.records.store import find_search
 
     stores = [find_search(place, name) for name in names]
-    summaries = [confirmed_summary(store) for store in stores]
+    summaries = [store.confirmed() for store in stores]
     from autoprune.cli.output import console, print_json
     from autoprune.search.compare import compare_searches, read_finished
     from autoprune.tracking.overlay import overlay

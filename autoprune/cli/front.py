@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoprune.cli.options import Home, Json, example, home_dir
-from autoprune.errors import StoppedError
 
 if TYPE_CHECKING:
-    from autoprune.search.records.store import SearchStore
     from autoprune.tracking.records import SearchSummary
 
 EXAMPLE = example("autoprune front demo", "autoprune front demo --json")
@@ -31,30 +29,11 @@ def front(
     from autoprune.search.records.store import find_search
 
     store = find_search(home_dir(home), name)
-    summary = confirmed_summary(store)
+    summary = store.confirmed()
     if as_json:
         print_json(front_object(summary, everything=everything))
     else:
         print_result(summary, store, console(), everything=everything)
-
-
-def confirmed_summary(store: SearchStore) -> SearchSummary:
-    """Return the result of a finished search.
-
-    Raises:
-        StoppedError: the search has none yet; says how to get one.
-    """
-    summary = store.summary()
-    if summary is not None:
-        return summary
-    ended = sum(record.state != "running" for record in store.records().values())
-    so_far = (
-        f"search {store.name!r} has no confirmed front yet "
-        f"({ended} of {store.settings().trials} trials have ended)"
-    )
-    if store.state() == "running":
-        raise StoppedError(f"{so_far}: it is still running, wait for it")
-    raise StoppedError(f"{so_far}: 'autoprune search --resume {store.typed}' goes on with it")
 
 
 def front_object(summary: SearchSummary, *, everything: bool = False) -> dict[str, Any]:

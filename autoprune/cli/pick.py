@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.front import confirmed_summary
 from autoprune.cli.options import Home, Json, example, home_dir
 from autoprune.errors import AutoPruneError
 
@@ -94,7 +93,7 @@ def pick(
 
     place = home_dir(home)
     stores = [find_search(place, name) for name in names]
-    summaries = [confirmed_summary(store) for store in stores]
+    summaries = [store.confirmed() for store in stores]
     from autoprune.cli.output import console, json_stdout, print_json
     from autoprune.deploy.pick.pick import pick as choose
     from autoprune.search.compare import read_finished

@@ -18,6 +18,7 @@ from autoprune.cli.options import (
     setting,
 )
 from autoprune.errors import AutoPruneError
+from autoprune.search.options import objective_settings
 from autoprune.search.settings import SearchSettings, make_settings
 
 EXAMPLE = example(
@@ -118,7 +119,7 @@ def search(
         if items := typed[several]:
             typed[several] = listed(items, f"--{several}")
     if items := typed.pop("objective"):
-        typed |= _objectives(listed(items, "--objective"))
+        typed |= objective_settings(listed(items, "--objective"))
     typed["home"] = home_dir(home)
     values = {
         field: tuple(value) if isinstance(value, list) else value
@@ -146,18 +147,6 @@ def search(
         print_result(summary, find_search(settings.home, settings.name), out)
     if as_json:
         print_json(front_object(summary))
-
-
-def _objectives(names: list[str]) -> dict[str, Any]:
-    """Return the settings that objectives mean: one unit of size at most, and latency."""
-    sizes = [name for name in names if name != "latency"]
-    if len(set(sizes)) > 1:
-        raise AutoPruneError(
-            f"--objective {','.join(names)} names {len(set(sizes))} sizes: name one of params, "
-            "bytes and memory, with latency beside it if it shall count"
-        )
-    found: dict[str, Any] = {"timed": True} if "latency" in names else {}
-    return {**found, "objective": sizes[0]} if sizes else found
 
 
 def _resumed(name: str, values: dict[str, Any]) -> SearchSettings:

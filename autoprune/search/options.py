@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +68,19 @@ def whole_path(task: str) -> str:
     """Return a task as typed, the path of a YAML file (behind it may stand ``:METRIC``) in full."""
     found = re.fullmatch(r"(.+\.ya?ml)((?::[^:/]+)?)", task)
     return task if found is None else f"{Path(found[1]).expanduser().absolute()}{found[2]}"
+
+
+def objective_settings(names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that objectives mean: one unit of size at most, and latency.
+
+    Raises:
+        AutoPruneError: for several sizes.
+    """
+    sizes = [name for name in names if name != "latency"]
+    if len(set(sizes)) > 1:
+        raise AutoPruneError(
+            f"--objective {','.join(names)} names {len(set(sizes))} sizes: name one of params, "
+            "bytes and memory, with latency beside it if it shall count"
+        )
+    found: dict[str, Any] = {"timed": True} if "latency" in names else {}
+    return {**found, "objective": sizes[0]} if sizes else found

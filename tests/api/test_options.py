@@ -16,13 +16,14 @@ from autoprune import api
 from autoprune.api.options import SearchOptions, fields, settings_of
 from autoprune.cli.evaluate import evaluate as evaluate_command
 from autoprune.cli.export import export as export_command
+from autoprune.cli.pick import pick as pick_command
 from autoprune.cli.search import search as search_command
 from autoprune.errors import AutoPruneError
 from autoprune.search.settings import SearchSettings, make_settings
 
 OF_THE_COMMAND = {"as_json", "dry_run"}
 OF_PYTHON = {"on_stage"}
-NOT_TYPED = {"home", "tasks", "task_data"}
+NOT_TYPED = {"home", "tasks", "task_data", "floor"}
 """Options that are None on the command line until they are typed."""
 
 RENAMED = {"format_name": "format"}
@@ -42,7 +43,12 @@ def test_every_setting_of_a_search_is_an_option() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "function"), [(evaluate_command, api.evaluate), (export_command, api.export)]
+    ("command", "function"),
+    [
+        (evaluate_command, api.evaluate),
+        (export_command, api.export),
+        (pick_command, api.pick),
+    ],
 )
 def test_defaults_are_those_of_the_command(
     command: Callable[..., Any], function: Callable[..., Any]
@@ -67,6 +73,8 @@ def test_options_are_read_as_they_are_typed(tmp_path: Path) -> None:
         "model": Path("embedded"),
         "baselines": False,
         "home": tmp_path,
+        "objective": "latency",
+        "device": "jetson-orin-nano-8gb",
     }
     expected = {
         "budgets": ("50%",),
@@ -75,6 +83,9 @@ def test_options_are_read_as_they_are_typed(tmp_path: Path) -> None:
         "model": "embedded",
         "warm_baselines": False,
         "home": tmp_path,
+        "objective": "bytes",
+        "timed": True,
+        "device": "jetson-orin-nano-8gb",
     }
     assert settings_of(given) == make_settings(expected)
     assert settings_of({}) == SearchSettings()

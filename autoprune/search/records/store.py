@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.errors import AutoPruneError, StoppedError, did_you_mean
 from autoprune.search.knobs.space import Space, load_space
 from autoprune.search.records.lock import Lock
 from autoprune.search.settings import (
@@ -217,6 +217,24 @@ class SearchStore:
             return None
         with self._reading("front.json", RESUME) as text:
             return SearchSummary.from_json(text)
+
+    def confirmed(self) -> SearchSummary:
+        """Return the result of a finished search.
+
+        Raises:
+            StoppedError: the search has none yet; says how to get one.
+        """
+        summary = self.summary()
+        if summary is not None:
+            return summary
+        ended = sum(record.state != "running" for record in self.records().values())
+        so_far = (
+            f"search {self.name!r} has no confirmed front yet "
+            f"({ended} of {self.settings().trials} trials have ended)"
+        )
+        if self.state() == "running":
+            raise StoppedError(f"{so_far}: it is still running, wait for it")
+        raise StoppedError(f"{so_far}: 'autoprune search --resume {self.typed}' goes on with it")
 
     def write_summary(self, summary: SearchSummary) -> None:
         """Write the confirmed result."""
