@@ -86,7 +86,7 @@ def _front_found(summary: SearchSummary, model: str) -> tuple[str, ...]:
 def against_baseline(summary: SearchSummary, best: FrontPoint) -> str:
     """Return how the best point stands to the best usual recipe that is no smaller than it."""
     if best.baseline:
-        return f"It is itself a usual recipe, {best.baseline}."
+        return f"Trial {best.trial} is itself a usual recipe, {best.baseline}."
     base = max(summary.baselines, key=lambda p: p.retention.mean, default=None)
     if base is None:
         return ""
@@ -160,7 +160,9 @@ def tiles(
             )
         )
         tied = sum(point.behind for point in summary.front)
-        beside = counted(len(summary.baselines), "usual recipe") + " beside it"
+        on = {point.trial for point in summary.front}
+        others = sum(point.trial not in on for point in summary.baselines)
+        beside = counted(others, "usual recipe") + " beside it"
         shown.append(
             Tile(
                 label="points on the front",

@@ -16,7 +16,7 @@ from autoprune.deploy.report.losers import losers
 from autoprune.deploy.report.measures import stages
 from autoprune.deploy.report.model import Report
 from autoprune.deploy.report.page import render, write_page
-from autoprune.deploy.report.words import found
+from autoprune.deploy.report.words import found, tiles
 from autoprune.errors import AutoPruneError
 from autoprune.tracking.records import Budget, StageRecord
 
@@ -59,6 +59,20 @@ def test_one_point_says_that_it_is_alone(tmp_path: Path) -> None:
     assert "the only point on the front" in " ".join(
         gather(make_store(tmp_path, "one point")).found
     )
+
+
+def test_a_usual_recipe_may_be_the_best() -> None:
+    summary, records = CASES["whole"]
+    assert summary is not None
+    best = summary.stairs[-1].model_copy(update={"baseline": "paper-depth"})
+    points = tuple(best if p.trial == best.trial else p for p in summary.points)
+    own = summary.model_copy(update={"points": points, "baselines": (best,)})
+    assert f"Trial {best.trial} is itself a usual recipe, paper-depth." in found(
+        own, records, "it", "finished"
+    )
+    notes = {tile.label: tile.note for tile in tiles(own, records, 24)}
+    assert notes["points on the front"] == "1 by a tie; 0 usual recipes beside it"
+    assert kinds_of(own, records)[best.trial] == "front"
 
 
 def test_figures_are_those_of_the_summary(tmp_path: Path) -> None:
