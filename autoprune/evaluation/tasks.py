@@ -152,8 +152,18 @@ def resolve_tasks(
         raise AutoPruneError("no task named: name at least one")
     if len({spec.name for spec in specs}) < len(specs):
         raise AutoPruneError(f"a task is named twice in {', '.join(s.name for s in specs)}")
-    specs = _with_data(specs, data)
-    return tuple(_with_capabilities(specs, capabilities))
+    return with_said(specs, data, capabilities)
+
+
+def with_said(
+    specs: Sequence[TaskSpec], data: Iterable[str], capabilities: Iterable[str]
+) -> tuple[TaskSpec, ...]:
+    """Return specs with what is said of them: local copies and capabilities.
+
+    Raises:
+        AutoPruneError: something is said of a task that is not among them, or does not suit it.
+    """
+    return tuple(_with_capabilities(_with_data(specs, data), capabilities))
 
 
 def answer_tokens(name: str, metadata: Mapping[str, Any] | None = None) -> int:
@@ -318,7 +328,7 @@ def _with_data(specs: Sequence[TaskSpec], data: Iterable[str]) -> list[TaskSpec]
             )
         if by_name[name].family is not None:
             raise AutoPruneError(
-                f"--task-data {name}={place}: the task is made from embedded data: leave it out"
+                f"--task-data {name}={place}: the task is made from other data: leave it out"
             )
         path = Path(place).expanduser().absolute()
         if not path.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autoprune.evaluation.tasks import TaskSpec, resolve_tasks
+from autoprune.evaluation.tasks import TaskSpec, resolve_tasks, with_said
 from autoprune.search.settings import SearchSettings
 
 
@@ -21,7 +21,7 @@ def tasks_of(settings: SearchSettings) -> tuple[TaskSpec, ...]:
         from autoprune.data.sources.user import open_data
         from autoprune.evaluation.held_out import data_tasks
 
-        return data_tasks(open_data(data))
+        return with_said(data_tasks(open_data(data)), settings.task_data, settings.capabilities)
     return resolve_tasks(
         settings.tasks or None, data=settings.task_data, capabilities=settings.capabilities
     )

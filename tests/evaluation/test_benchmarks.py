@@ -15,6 +15,7 @@ from autoprune.evaluation.external import tried
 from autoprune.evaluation.generation import Question
 from autoprune.evaluation.materials import materialise
 from autoprune.evaluation.pools import SHARES, choose, deal, pool_of
+from autoprune.evaluation.reading import read_score
 from autoprune.evaluation.retention import bootstrap, retention
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.tasks import TaskSpec, resolve_tasks
@@ -189,3 +190,46 @@ def test_f1_is_that_of_the_answers(
 
     # Half of the answers are yes: precision 1/2, recall 1.
     assert score(evaluator, Yes("pope", []), monkeypatch)["pope"].score == pytest.approx(2 / 3)
+
+
+class Averaging:
+    """A task whose score is the root of the mean: no mean over documents."""
+
+    _filters = ()
+
+    def aggregation(self) -> dict[str, Any]:
+        return {"acc": lambda items: float(np.mean([item["hit"] for item in items]) ** 0.5)}
+
+
+def test_influence_is_the_slope_of_the_score() -> None:
+    rng = np.random.default_rng(0)
+    hits = (rng.random(400) < 0.7).astype(float)
+    docs = [f"d{i}" for i in range(400)]
+    logged = [{"doc_id": i, "doc": {}, "acc": {"hit": hit}} for i, hit in enumerate(hits)]
+    score = float(hits.mean() ** 0.5)
+    found = read_score(
+        TaskSpec("root", ("acc",)),
+        {"results": {"root": {"acc,none": score}}, "samples": {"root": logged}},
+        docs,
+        docs,
+        Averaging(),
+    )
+    assert found.values is None
+    assert found.influence is not None
+    assert found.influence.mean() == pytest.approx(0.0, abs=1e-12)
+    # The delta method: sd(hit) / (2 sqrt(mean)), which is what resampling images must give.
+    slope = hits.std() / (2 * score)
+    assert found.influence.std() == pytest.approx(slope, rel=0.35)
+    few = read_score(
+        TaskSpec("root", ("acc",)),
+        {
+            "results": {"root": {"acc,none": float(hits[:60].mean() ** 0.5)}},
+            "samples": {"root": logged[:60]},
+        },
+        docs[:60],
+        docs[:60],
+        Averaging(),
+    )
+    assert few.influence is not None  # each image by itself: the slope, document by document
+    expected = (hits[:60] - hits[:60].mean()) / (2 * few.score)
+    np.testing.assert_allclose(few.influence, expected, atol=0.01)

@@ -189,7 +189,7 @@ def test_capabilities_come_from_table_file_and_user(files: tuple[Path, Path]) ->
         (["pope"], {"data": ["pope"]}, "is not NAME=VALUE"),
         (["pope"], {"data": ["gqa=."]}, r"gqa=.: no such task \(known: pope\)"),
         (["pope"], {"data": ["pope=/nowhere"]}, "is not there"),
-        (["digits_read"], {"data": ["digits_read=."]}, "made from embedded data"),
+        (["digits_read"], {"data": ["digits_read=."]}, "made from other data"),
         (["pope"], {"capabilities": ["gqa=x"]}, "no such task"),
     ],
 )

@@ -127,3 +127,18 @@ def test_later_settings_leave_the_identity_at_their_default(field: str) -> None:
 
 def test_sizes() -> None:
     assert make_settings({"cache_limit": "1.5GiB"}).cache_bytes == 3 * 2**29
+
+
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        ("pope:pope_f1_score", "pope:pope_f1_score"),
+        ("own.yaml", "{here}/own.yaml"),
+        ("a.yaml.d/own.yml:acc", "{here}/a.yaml.d/own.yml:acc"),
+        ("/else/own.yaml", "/else/own.yaml"),
+    ],
+)
+def test_task_files_are_written_with_their_whole_path(typed: str, whole: str) -> None:
+    settings = make_settings({"tasks": (typed,), "task_data": ("pope=copy",)})
+    assert settings.tasks == (whole.format(here=Path.cwd()),)
+    assert settings.task_data == (f"pope={Path.cwd()}/copy",)
