@@ -300,7 +300,8 @@ def _encoded(
     result: EncodedSet = stage(
         "encoded",
         f"tokenising {len(samples):,} samples of {samples.name}",
-        [samples.identity, keep, longest],
+        # Images may be read again later, from where they are now.
+        [samples.identity, keep, longest, getattr(samples, "place", None)],
         lambda: encode_for(dense.config, samples, dense.processor, keep=keep, longest=longest),
     )
     return result

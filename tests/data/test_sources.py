@@ -113,6 +113,7 @@ def test_every_form_gives_the_same_samples(
     wanted = open_data(read_data([str(plain)], tmp_path / "images"))
     ref, columns = form(tmp_path)
     found = open_data(read_data([ref], tmp_path / "images", columns))
+    assert found.identity == wanted.identity
     assert found.name == wanted.name.replace("mine", found.name)
     for split in wanted.places:
         assert found.places[split].tolist() == wanted.places[split].tolist()

@@ -10,11 +10,13 @@ import pytest
 from support.families import CASES, build_model
 from support.user_data import llava, pictures_of, said, write_json
 
-from autoprune.data.encoding import IGNORED, encode_for
+from autoprune.data.encoding import IGNORED, collate, encode_for
+from autoprune.data.images import LazyTiles
 from autoprune.data.sources.user import open_data, read_data
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.held_out import asks_of_data, data_tasks
 from autoprune.evaluation.tasks import resolve_tasks
+from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import Preparation, exam_of, prepare
 from autoprune.resources import Resources
 from autoprune.search.problem import preparation
@@ -63,6 +65,26 @@ def test_a_search_is_prepared_on_a_users_data(tmp_path: Path) -> None:
     assert [text for text in again if not text.startswith("digits/train: of")] == [
         "loading the dense model"
     ]
+
+
+def test_pictures_are_read_again_from_any_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a small limit nothing of them is kept; a worker reads them from where they lie."""
+    digits(tmp_path, 60)
+    monkeypatch.chdir(tmp_path)
+    values = {"data": ["digits.json"], "images": "images", "cache_limit": "1KiB", "tasks": []}
+    assets = prepare(preparation(make_settings(values)), tmp_path / "cache", Resources())
+    assert isinstance(assets.train.pixel_values, LazyTiles)
+    assert assets.teacher.features is None
+    small, arrays = assets.split()
+    (tmp_path / "worker").mkdir()
+    monkeypatch.chdir(tmp_path / "worker")
+    train = Assets.join(small, arrays).train
+    shown = collate(train, [0, 1]).pixel_values
+    assert shown is not None
+    assert shown.shape[0] == 2
+    assert sum(array.nbytes for array in arrays.values()) < 2**25
 
 
 def test_own_data_may_be_scored_on_other_tasks(tmp_path: Path) -> None:

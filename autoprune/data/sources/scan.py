@@ -43,10 +43,10 @@ class Index:
         offsets: ``int64 [rows + 1]`` into ``images``.
         turns: ``int32 [rows]``.
         size: ``int64 [rows]``: bytes of all questions and answers.
-        texts: ``int64 [rows]``: which text each row has, by content.
+        texts: ``int64 [rows]``: which text each row has, by content, marks of images included.
         short: ``bool [rows]``: whether the first answer has few words.
         commonest: share of the rows whose first answer is the commonest one.
-        content: hash of what the source holds, images included.
+        content: hash of what is read of the source, texts and images, in whatever form it comes.
     """
 
     images: np.ndarray
@@ -157,7 +157,7 @@ class Source:
             turns.append(len(said))
             words = "\n".join(text for turn in said for text in (turn.question, turn.answer))
             size.append(len(words.encode()))
-            texts.append(text_number(words))
+            texts.append(text_number(f"{[turn.marks for turn in said]} {words}"))
             short.append(len(said[0].answer.split()) <= SHORT)
             if short[-1]:
                 first[said[0].answer.casefold()] += 1
@@ -170,15 +170,16 @@ class Source:
         if not turns:
             raise AutoPruneError(f"{self.ref} holds no rows: give data with some")
         found = np.array(images, dtype=np.int64)
+        places, known_texts = np.array(offsets, dtype=np.int64), np.array(texts, dtype=np.int64)
         self.index = Index(
             images=found,
-            offsets=np.array(offsets, dtype=np.int64),
+            offsets=places,
             turns=np.array(turns, dtype=np.int32),
             size=np.array(size, dtype=np.int64),
-            texts=np.array(texts, dtype=np.int64),
+            texts=known_texts,
             short=np.array(short, dtype=bool),
             commonest=max(first.values(), default=0) / len(turns),
-            content=content_hash(self.file.identity, found),
+            content=content_hash(found, places, known_texts),
         )
 
     def _rows(self) -> Iterator[Any]:
@@ -221,7 +222,8 @@ def open_sources(data: DataSpec) -> list[Source]:
     sources: list[Source] = []
     for spec, file, there in zip(data.sources, files, columns, strict=True):
         fields = _fields(spec.ref, there, data.mapping)
-        folder = Path(data.images) if data.images is not None else file.folder
+        # Whole paths: workers have a directory of their own.
+        folder = (Path(data.images) if data.images is not None else file.folder).absolute()
         name = _name(spec.ref, [source.name for source in sources])
         sources.append(Source(name, spec.ref, file, fields, folder))
     return sources
@@ -251,12 +253,12 @@ def _fields(ref: str, there: Sequence[str], mapping: Mapping[str, str]) -> Field
 
 def _file(ref: str) -> TextFile | Table:
     """Return the reader of a source by what it is."""
-    place = Path(ref)
+    place = Path(ref).absolute() if Path(ref).exists() else Path(ref)
     if place.is_dir():
         texts = [p for end in ("*.json", "*.jsonl") for p in sorted(place.glob(end))]
         saved = any((place / name).is_file() for name in ("dataset_dict.json", "state.json"))
         if saved or next(place.rglob("*.parquet"), None) is not None:
-            return Table(ref)
+            return Table(str(place))
         if len(texts) == 1:
             return TextFile(texts[0])
         raise AutoPruneError(
@@ -265,7 +267,7 @@ def _file(ref: str) -> TextFile | Table:
         )
     if place.is_file():
         if place.suffix.lower() == ".parquet":
-            return Table(ref)
+            return Table(str(place))
         if place.suffix.lower() in (".json", ".jsonl", ".ndjson"):
             return TextFile(place)
         raise AutoPruneError(f"{ref} is of no known kind: give .json, .jsonl or .parquet")

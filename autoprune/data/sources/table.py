@@ -41,17 +41,6 @@ class Table:
         return len(self.data)
 
     @property
-    def identity(self) -> str:
-        """Hash of the arrow data: of its files' bytes, or of what is in memory."""
-        from autoprune.identity import content_hash, file_hash
-
-        files = [entry["filename"] for entry in self.data.cache_files]
-        chosen = [len(self.data), self.data.column_names]
-        if files:
-            return content_hash([file_hash(Path(name)) for name in files], chosen)
-        return content_hash(str(self.data._fingerprint), chosen)
-
-    @property
     def folder(self) -> Path:
         """Where image paths start unless a folder is named."""
         place = Path(self.ref)

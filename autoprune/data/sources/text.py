@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from autoprune.errors import AutoPruneError
-from autoprune.identity import file_hash
 
 _WINDOW = 8 << 20
 _SPACE = " \t\r\n"
@@ -34,11 +33,6 @@ class TextFile:
     def __len__(self) -> int:
         """Return the number of rows that were found."""
         return len(self.spans)
-
-    @property
-    def identity(self) -> str:
-        """Hash of the file's bytes."""
-        return file_hash(self.path)
 
     @property
     def folder(self) -> Path:

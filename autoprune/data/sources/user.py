@@ -124,6 +124,11 @@ class UserSet:
         return scattered(self.family)
 
     @property
+    def place(self) -> list[str]:
+        """Where the rows and images lie: what was read of them may be read again there."""
+        return [f"{source.ref} {source.folder}" for source in self.sources]
+
+    @property
     def groups(self) -> list[str]:
         """What each sample is about: equal where samples share an image."""
         return [f"{number:x}" for number in self.family.tolist()]
@@ -156,10 +161,9 @@ def first_question(sample: Sample) -> Sample:
 
 
 def identity_of(data: DataSpec, sources: Sequence[Source]) -> str:
-    """Return a hash of what the sources hold, and of how they are read and mixed."""
+    """Return a hash of what is read of the sources, and of how they are mixed."""
     held = [source.index.content for source in sources]
-    weights = [spec.weight for spec in data.sources]
-    return content_hash(held, weights, list(data.columns))
+    return content_hash(held, [spec.weight for spec in data.sources])
 
 
 def read_data(
