@@ -23,6 +23,8 @@ from urllib.parse import SplitResult, urlsplit
 from autoprune.errors import AutoPruneError, did_you_mean
 
 DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What to install for a driver's module, where the names differ."""
 SCHEMES = ("sqlite", "http", "https", "databricks", *DEFAULT_PORTS)
 
 
@@ -73,6 +75,7 @@ def check_tracking(uri: str, *, timeout: float = 5.0) -> None:
     elif scheme in ("http", "https"):
         _within(timeout, lambda: _check_server(uri, timeout * 0.8), uri)
     elif scheme in DEFAULT_PORTS:
+        _check_driver(uri)
         _within(timeout, lambda: _check_port(parts, scheme, timeout * 0.8), uri)
     elif scheme in ("", "file"):
         path = parts.path or uri
@@ -184,6 +187,26 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context(
         cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
     )
+
+
+def _check_driver(uri: str) -> None:
+    """Check that the driver of a database is installed: the one it names, or SQLAlchemy's own."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        module = str(error.name)
+        raise AutoPruneError(
+            f"tracking URI {hidden_password(uri)!r} needs Python module {module}, which is not "
+            f"installed: pip install {PACKAGES.get(module, module)}"
+        ) from None
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise AutoPruneError(
+            f"tracking URI {hidden_password(uri)!r} names no database that is known "
+            f"({str(error).splitlines()[0]}): write postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
 
 
 def _check_port(parts: SplitResult, scheme: str, timeout: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +117,27 @@ def test_uris_that_mlflow_does_not_keep_runs_in(uri: str, says: str) -> None:
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_nobody_there(scheme: str) -> None:
     assert "does not answer" in refusal(f"{scheme}://127.0.0.1:{closed_port()}")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "says"),
+    [
+        (
+            "postgresql+pg8000",
+            "needs Python module pg8000, which is not installed: pip install pg8000",
+        ),
+        ("mysql", "needs Python module MySQLdb, which is not installed: pip install mysqlclient"),
+        ("postgresql+nodriver", "names no database that is known"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named(
+    scheme: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("pg8000", "MySQLdb"):
+        monkeypatch.setitem(sys.modules, module, None)
+    said = refusal(f"{scheme}://me:secret@127.0.0.1:{closed_port()}/runs")
+    assert says in said
+    assert "secret" not in said
 
 
 def test_a_silent_host_is_given_up_on_time() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoprune.errors import AutoPruneError
+from autoprune.tracking.location import hidden_password
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -32,9 +33,12 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
         return optuna.storages.get_storage(url)
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        mend = "give an Optuna storage URL such as sqlite:///study.db or postgresql://…"
+        if "table schema" in line:  # MLflow and Optuna note their versions in one table
+            line = "its tables are those of another program or version"
+            mend = "give the study a database of its own, which MLflow does not use"
         raise AutoPruneError(
-            f"--storage {url!r} cannot be opened ({line}): "
-            "give an Optuna storage URL such as sqlite:///study.db or postgresql://…"
+            f"--storage {hidden_password(url)!r} cannot be opened ({line}): {mend}"
         ) from None
 
 
