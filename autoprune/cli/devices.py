@@ -40,7 +40,7 @@ def devices(
         if as_json:
             print_json(device.to_dict())
             return
-        _show(device)
+        show(device)
         return
     found = {**catalogue(), **profiled(place)}
     if as_json:
@@ -66,7 +66,8 @@ def _figures(device: Device) -> tuple[str, str, str]:
     return size_on_disk(device.memory), f"{device.bandwidth / 1e9:.4g}", rate
 
 
-def _show(device: Device) -> None:
+def show(device: Device) -> None:
+    """Print a device in full."""
     from rich.table import Table
 
     from autoprune.cli.output import console, size_on_disk

@@ -28,6 +28,7 @@ from autoprune.cli import (
     front,
     models,
     pick,
+    profile,
     register,
     report,
     search,
@@ -68,6 +69,7 @@ app.command("data", epilog=data.EXAMPLE)(data.data)
 app.command("models", epilog=models.EXAMPLE)(models.models)
 app.command("spaces", epilog=spaces.EXAMPLE)(spaces.spaces)
 app.command("devices", epilog=devices.EXAMPLE)(devices.devices)
+app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 

@@ -1,0 +1,292 @@
+"""Timing on this machine: decode steps of a model of real shapes, and what a machine can do.
+
+On a CPU with one thread what is timed is that thread's own time, which does not count while others
+run; else it is the clock on the wall. Times are medians.
+"""
+
+from __future__ import annotations
+
+import copy
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from autoprune.cost.deployment import Deployment, Kept, placed
+from autoprune.cost.devices import DTYPES, Device
+from autoprune.cost.latency import Latency, measured
+from autoprune.models.arrays import fill
+from autoprune.models.families import family_of, text_config
+from autoprune.models.layers import resize_layers
+from autoprune.models.shape import BackboneSpec
+
+MIB = 2**20
+KEEPS = 0.15
+"""Share of a machine's memory that is left to the system (assumed)."""
+
+BEYOND = 512 * MIB
+"""Bytes that bandwidth is measured over: beyond the caches of any machine so far."""
+
+_TOKENS, _VOCABULARY = 64, 16
+
+
+class DecodeSteps:
+    """A decoder of real shapes with random weights, its cache full, and a head behind it.
+
+    Args:
+        config: of the dense model.
+        spec: of the dense model.
+        pruned: what is kept of it.
+        deployment: the prompt that the cache holds.
+        dtype: of weights and cache.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        spec: BackboneSpec,
+        pruned: Kept,
+        deployment: Deployment,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        from transformers import AutoModel, StaticCache
+
+        rows = tuple(placed(spec, pruned))
+        text = copy.deepcopy(text_config(config))
+        text.vocab_size = _VOCABULARY
+        text.pad_token_id = text.bos_token_id = text.eos_token_id = None
+        for name in family_of(config).layer_lists:
+            if listed := getattr(text, name, None):
+                setattr(text, name, [listed[place] for place, _ in rows])
+        text.num_hidden_layers = len(rows)
+        text.autoprune = {
+            "family": family_of(config).to_dict(),
+            "layers": [[s.heads, s.kv_heads, s.channels] for _, s in rows],
+        }
+        with torch.device("meta"):
+            model = AutoModel.from_config(text, dtype=dtype)
+        resize_layers(model)
+        values = dict(AutoModel.from_config(_tiny(text)).named_buffers())
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        self.model = fill(
+            model,
+            lambda name: torch.full(shapes[name], 0.01) if name in shapes else values[name],
+            dtype,
+            device,
+        )
+        hidden = int(text.hidden_size)
+        self.head = nn.Linear(
+            hidden, deployment.head_params // hidden, bias=False, dtype=dtype, device=device
+        )
+        room = deployment.positions + _TOKENS
+        self.cache = StaticCache(config=text, max_cache_len=room)
+        for index, (_, shape) in enumerate(rows):
+            size = (1, shape.kv_heads or 1, deployment.positions, spec.head_dim)
+            size = size if shape.heads else (*size[:3], 1)
+            filled = torch.full(size, 0.01, dtype=dtype, device=device)
+            self.cache.update(filled, filled, index)
+        self.state = torch.full((1, 1, hidden), 0.01, dtype=dtype, device=device)
+        self.place = torch.full((1, 1), deployment.positions, device=device)
+        seen = torch.arange(room, device=device) <= deployment.positions
+        self.mask: Any = seen[None, None, None]
+        if getattr(text, "layer_types", None) and len(set(text.layer_types)) > 1:
+            self.mask = None  # kinds of layers have masks of their own
+
+    @torch.no_grad()
+    def step(self) -> torch.Tensor:
+        """Decode one token; return the logits."""
+        for layer in self.cache.layers:
+            if layer.is_initialized and hasattr(layer, "cumulative_length"):
+                length = layer.cumulative_length
+                at = int(self.place)
+                if isinstance(length, torch.Tensor):
+                    length.fill_(at)
+                else:
+                    layer.cumulative_length = at
+        states = self.model(
+            inputs_embeds=self.state,
+            attention_mask=self.mask,
+            position_ids=self.place,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits: torch.Tensor = self.head(states[:, -1])
+        return logits
+
+
+def _tiny(text: Any) -> Any:
+    """Return a configuration of the same rotary embeddings with next to no weights."""
+    tiny = copy.deepcopy(text)
+    del tiny.autoprune
+    tiny.num_hidden_layers, tiny.intermediate_size = 1, 8
+    if getattr(tiny, "layer_types", None):  # each kind has angles of its own
+        tiny.layer_types = list(dict.fromkeys(tiny.layer_types))
+        tiny.num_hidden_layers = len(tiny.layer_types)
+    return tiny
+
+
+def measure_latency(
+    config: Any,
+    spec: BackboneSpec,
+    pruned: Kept,
+    deployment: Deployment,
+    *,
+    dtype: str = "float32",
+    name: str = "here",
+    device: str = "cpu",
+    repeats: int = 15,
+) -> Latency:
+    """Return the time of a decoded token on this machine: the median, and its interval.
+
+    Args:
+        config: of the dense model.
+        spec: of the dense model.
+        pruned: what is kept of it.
+        deployment: the prompt that the cache holds.
+        dtype: of weights and cache: ``float32``, ``bfloat16`` or ``float16``.
+        name: of the machine, for the record.
+        device: as torch names it.
+        repeats: steps that are timed.
+    """
+    where = torch.device(device)
+    steps = DecodeSteps(config, spec, pruned, deployment, getattr(torch, dtype), where)
+    return measured(times(steps.step, where, repeats), name, dtype)
+
+
+def times(
+    work: Callable[[], Any], device: torch.device, repeats: int, warm: int = 2
+) -> list[float]:
+    """Return the seconds of each of ``repeats`` runs of ``work``, behind ``warm`` others."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
+    found = []
+    for turn in range(warm + repeats):
+        _wait(device)
+        started = clock()
+        work()
+        _wait(device)
+        if turn >= warm:
+            found.append(clock() - started)
+    return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Return the bytes a second that a copy beyond the caches reads and writes."""
+    source = torch.ones(BEYOND // 2 // 4, device=device)
+    target = torch.empty_like(source)
+    return BEYOND / statistics.median(times(lambda: target.copy_(source), device, 7))
+
+
+def reading_bandwidth(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Return the bytes a second that products of a vector with matrices read beyond the caches."""
+    side = 4096
+    count = max(2, BEYOND // (side * side * dtype.itemsize))
+    matrices = [torch.full((side, side), 0.01, dtype=dtype, device=device) for _ in range(count)]
+    vector = torch.full((1, side), 0.01, dtype=dtype, device=device)
+
+    def read() -> None:
+        for matrix in matrices:
+            nn.functional.linear(vector, matrix)
+
+    total = count * side * side * dtype.itemsize
+    return total / statistics.median(times(read, device, 7))
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 1024) -> float:
+    """Return the operations a second of a product of two square matrices."""
+    left, right = (torch.full((side, side), 0.01, dtype=dtype, device=device) for _ in range(2))
+    return 2 * side**3 / statistics.median(times(lambda: left @ right, device, 5))
+
+
+def overheads(device: torch.device, layers: Iterable[int] = (2, 10)) -> tuple[float, float]:
+    """Return what a decoder layer, and what a token, take beside reading and computing.
+
+    Measured on layers of next to no weights: the slope over their number, and what is left.
+    """
+    from transformers import LlamaConfig
+
+    from autoprune.cost.deployment import deployment_of
+    from autoprune.models.shape import spec_of
+
+    few, many = layers
+    found = {}
+    for count in (few, many):
+        config = LlamaConfig(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=count,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+        spec = spec_of(config)
+        steps = DecodeSteps(config, spec, None, deployment_of(config, 16), torch.float32, device)
+        found[count] = statistics.median(times(steps.step, device, 25, warm=5))
+    slope = max(0.0, (found[many] - found[few]) / (many - few))
+    return slope, max(0.0, found[few] - few * slope)
+
+
+def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> Device:
+    """Measure this machine and return it as a device: its GPU if it has one, else its CPU.
+
+    Args:
+        name: that it goes by.
+        on_step: told what is measured next.
+    """
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    threads = torch.get_num_threads()
+    what = torch.cuda.get_device_name() if gpu else _processor()
+    installed = psutil.virtual_memory().total
+    if gpu:
+        installed = torch.cuda.get_device_properties(device).total_memory
+    on_step(f"copying {BEYOND // MIB} MiB")
+    copied = copy_bandwidth(device)
+    on_step(f"reading matrices of {BEYOND // MIB} MiB in all")
+    bandwidth = reading_bandwidth(device)
+    compute = {}
+    for dtype in DTYPES[:3]:
+        on_step(f"multiplying matrices in {dtype}")
+        compute[dtype] = matmul_rate(device, getattr(torch, dtype), 4096 if gpu else 512)
+    on_step("decoding with layers of no weights")
+    layer, step = overheads(device)
+    return Device(
+        name=name,
+        title=what if gpu else f"{what}, {threads} thread{'s' if threads > 1 else ''}",
+        kind="measured",
+        memory=int((1 - KEEPS) * installed),
+        bandwidth=bandwidth,
+        compute=compute,
+        sources=(
+            f"measured by autoprune profile with torch {torch.__version__}: products of a vector "
+            f"with {BEYOND // MIB} MiB of matrices read {bandwidth / 1e9:.3g} GB/s (a copy moves "
+            f"{copied / 1e9:.3g} GB/s), products of matrices, decode steps of empty layers",
+        ),
+        measured=True,
+        installed=installed,
+        keeps=KEEPS,
+        basis=f"{KEEPS:.0%} is left to the system (assumed)",
+        layer_seconds=layer,
+        step_seconds=step,
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as stream:
+            rows = [line for line in stream if line.startswith("model name")]
+        return rows[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

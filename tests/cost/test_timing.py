@@ -1,0 +1,70 @@
+"""Decode steps of real shapes, timed here; and the profile of this machine as a device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.families import CASES
+
+from autoprune.cli import main as cli
+from autoprune.cost import timing
+from autoprune.cost.deployment import deployment_of
+from autoprune.cost.devices import find_device
+from autoprune.cost.timing import DecodeSteps, measure_latency
+from autoprune.models.shape import LayerShape, spec_of
+
+TEXTS = ("llama", "qwen2", "qwen3", "mistral", "phi", "phi3", "gemma3_text", "qwen2_vl_text")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_steps_of_any_backbone_with_uneven_layers(text: str) -> None:
+    case = next(c for c in CASES.values() if c.text == text)
+    config = case.config()
+    spec = spec_of(config)
+    kept = [
+        spec.layers[0],
+        LayerShape(0, 0, 8),
+        LayerShape(0, 0, 0),
+        LayerShape(spec.q_per_group, 1, 0),
+    ]
+    prompt = deployment_of(config, 40, 0)
+    steps = DecodeSteps(config, spec, kept, prompt, torch.float32, torch.device("cpu"))
+    assert len(steps.model.layers) == 3
+    logits = steps.step()
+    assert logits.shape[0] == 1
+    assert torch.isfinite(logits).all()
+    # A step overwrites its own place: the next one takes as long.
+    assert torch.equal(logits, steps.step())
+    found = measure_latency(config, spec, kept, prompt, repeats=3)
+    assert found.kind == "measured"
+    assert found.low is not None
+    assert 0 < found.low <= found.seconds
+
+
+def test_a_profile_is_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(timing, "BEYOND", 2**22)
+    out = tmp_path / "box.json"
+    asked = ["profile", "--name", "box", "-o", str(out), "--home", str(tmp_path / "home"), "--json"]
+    assert cli.run(asked) == 0
+    said = json.loads(capsys.readouterr().out)
+    device = find_device("box", tmp_path / "home")
+    assert device == find_device(str(out))
+    assert said["bandwidth"] == device.bandwidth > 1e8
+    assert device.measured
+    assert set(device.compute) == {"float32", "float16", "bfloat16"}
+    assert device.layer_seconds > 0
+    assert 0 < device.memory < device.installed
+    assert cli.run(["devices", "box", "--home", str(tmp_path / "home")]) == 0
+    assert "measured by autoprune profile" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "asked", [["--name", "a/b"], ["--name", "l4"], ["-o", "/proc/self/status/x.json"]]
+)
+def test_profiles_that_cannot_be_kept(asked: list[str], tmp_path: Path, capsys) -> None:
+    assert cli.run(["profile", *asked, "--home", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not list(tmp_path.iterdir())
