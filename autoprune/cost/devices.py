@@ -42,6 +42,8 @@ class Device:
         installed: bytes of memory that it has.
         keeps: share of that which the system keeps, 0 to 1.
         basis: what that share rests on.
+        cache_bandwidth: bytes a second that a token's attention reads of its cache; 0 where it was
+            not measured, and ``bandwidth`` counts.
         layer_seconds: time that a decoder layer takes beside reading and computing, a token;
             0 where it was not measured.
         step_seconds: time that a token takes beside its layers and head; 0 where not measured.
@@ -58,6 +60,7 @@ class Device:
     installed: int = 0
     keeps: float = 0.0
     basis: str = ""
+    cache_bandwidth: float = 0.0
     layer_seconds: float = 0.0
     step_seconds: float = 0.0
 

@@ -80,16 +80,16 @@ class Roofline:
         total = self.device.step_seconds
         for place, shape in placed(spec, pruned):
             seen = self.deployment.cached(place)
-            read = layer_bytes(spec, shape, precision)
-            read += item * 2 * shape.kv_heads * spec.head_dim * seen
+            cached = item * 2 * shape.kv_heads * spec.head_dim * seen
+            read = layer_bytes(spec, shape, precision) / self.device.bandwidth
+            read += cached / (self.device.cache_bandwidth or self.device.bandwidth)
             total += self._longer(read, layer_flops(spec, shape, seen), dtype)
             total += self.device.layer_seconds
         head = self.deployment.head_params
-        total += self._longer(item * head, 2.0 * head, dtype)
+        total += self._longer(item * head / self.device.bandwidth, 2.0 * head, dtype)
         return Latency(total, "modelled", self.device.name, dtype)
 
-    def _longer(self, read: float, operations: float, dtype: str) -> float:
-        seconds = read / self.device.bandwidth
+    def _longer(self, seconds: float, operations: float, dtype: str) -> float:
         return max(seconds, operations / self.device.compute[dtype]) if dtype else seconds
 
 

@@ -102,7 +102,8 @@ class DecodeSteps:
     @torch.no_grad()
     def step(self) -> torch.Tensor:
         """Decode one token; return the logits."""
-        for layer in self.cache.layers:
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
             if layer.is_initialized and hasattr(layer, "cumulative_length"):
                 length = layer.cumulative_length
                 at = int(self.place)
@@ -204,6 +205,24 @@ def reading_bandwidth(device: torch.device, dtype: torch.dtype = torch.float32) 
     return total / statistics.median(times(read, device, 7))
 
 
+def attention_bandwidth(device: torch.device) -> float:
+    """Return the bytes a second that one token's attention reads of a cache beyond the caches."""
+    size, sets = (1, 16, 2048, 64), max(2, BEYOND // 2 // (2 * 16 * 2048 * 64 * 4))
+    pairs = [
+        (torch.full(size, 0.01, device=device), torch.full(size, 0.01, device=device))
+        for _ in range(sets)
+    ]
+    query = torch.full((1, 16, 1, 64), 0.01, device=device)
+    seen = torch.ones(1, 1, 1, size[2], dtype=torch.bool, device=device)
+
+    def read() -> None:
+        for key, value in pairs:
+            nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+
+    total = sets * 2 * 16 * 2048 * 64 * 4
+    return total / statistics.median(times(read, device, 5))
+
+
 def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 1024) -> float:
     """Return the operations a second of a product of two square matrices."""
     left, right = (torch.full((side, side), 0.01, dtype=dtype, device=device) for _ in range(2))
@@ -252,14 +271,16 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
     installed = psutil.virtual_memory().total
     if gpu:
         installed = torch.cuda.get_device_properties(device).total_memory
-    on_step(f"copying {BEYOND // MIB} MiB")
-    copied = copy_bandwidth(device)
-    on_step(f"reading matrices of {BEYOND // MIB} MiB in all")
-    bandwidth = reading_bandwidth(device)
+    rounds: dict[str, list[float]] = {"copy": [], "read": [], "attend": []}
     compute = {}
+    # Three rounds, apart from each other: what else the machine does comes and goes.
     for dtype in DTYPES[:3]:
-        on_step(f"multiplying matrices in {dtype}")
+        on_step(f"reading and copying {BEYOND // MIB} MiB, and multiplying in {dtype}")
+        rounds["copy"].append(copy_bandwidth(device))
+        rounds["read"].append(reading_bandwidth(device))
+        rounds["attend"].append(attention_bandwidth(device))
         compute[dtype] = matmul_rate(device, getattr(torch, dtype), 4096 if gpu else 512)
+    copied, bandwidth, attended = (statistics.median(found) for found in rounds.values())
     on_step("decoding with layers of no weights")
     layer, step = overheads(device)
     return Device(
@@ -268,11 +289,13 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
         kind="measured",
         memory=int((1 - KEEPS) * installed),
         bandwidth=bandwidth,
+        cache_bandwidth=attended,
         compute=compute,
         sources=(
             f"measured by autoprune profile with torch {torch.__version__}: products of a vector "
             f"with {BEYOND // MIB} MiB of matrices read {bandwidth / 1e9:.3g} GB/s (a copy moves "
-            f"{copied / 1e9:.3g} GB/s), products of matrices, decode steps of empty layers",
+            f"{copied / 1e9:.3g} GB/s), attention of one token over a cache, products of matrices, "
+            "decode steps of empty layers",
         ),
         measured=True,
         installed=installed,

@@ -26,10 +26,10 @@ HERE = Path(__file__).parent
 
 # hidden, layers, heads, key/value heads, MLP channels
 SIZES = {
-    "55M": (768, 6, 12, 12, 3072),
-    "0.5B": (896, 24, 14, 2, 4864),
-    "1B": (2048, 6, 32, 8, 8192),
-    "7B, four layers": (4096, 4, 32, 32, 11008),
+    "hidden 768": (768, 6, 12, 12, 3072),
+    "hidden 896": (896, 24, 14, 2, 4864),
+    "hidden 2048": (2048, 6, 32, 8, 8192),
+    "hidden 4096": (4096, 2, 32, 32, 11008),
 }
 STEADY = 0.15
 
@@ -45,9 +45,9 @@ def cases() -> Iterator[Case]:
     for size in SIZES:
         for cut, context in (("dense", 1024), ("half the layers", 1024), ("half the widths", 1024)):
             yield Case(size, cut, context)
-    for size in ("0.5B", "1B"):
+    for size in ("hidden 896", "hidden 2048"):
         yield Case(size, "dense", 8192)
-    yield Case("1B", "uneven widths", 4096)
+    yield Case("hidden 2048", "uneven widths", 4096)
 
 
 def config_of(size: str) -> Any:
@@ -88,7 +88,11 @@ def row_of(case: Case, machine: Any, copied: float, dtype: str) -> dict[str, Any
     spec = spec_of(config)
     shapes = shapes_of(spec, case.cut)
     prompt = deployment_of(config, case.context)
-    plain = replace(machine, bandwidth=copied, layer_seconds=0.0, step_seconds=0.0)
+    free = {"layer_seconds": 0.0, "step_seconds": 0.0, "cache_bandwidth": 0.0}
+    plain, second = (
+        replace(machine, bandwidth=copied, **free),
+        replace(machine, cache_bandwidth=0.0),
+    )
     row = {
         "size": case.size,
         "cut": case.cut,
@@ -96,6 +100,7 @@ def row_of(case: Case, machine: Any, copied: float, dtype: str) -> dict[str, Any
         "weights": memory_of(spec, shapes, dtype, prompt).weights,
         "cache": memory_of(spec, shapes, dtype, prompt).cache,
         "first": Roofline(spec, prompt, plain).of(shapes, dtype).seconds,
+        "second": Roofline(spec, prompt, second).of(shapes, dtype).seconds,
         "modelled": Roofline(spec, prompt, machine).of(shapes, dtype).seconds,
     }
     device = torch.device("cpu")

@@ -87,6 +87,9 @@ def test_overheads_add_up(llava: tuple[Any, BackboneSpec]) -> None:
     slower = replace(SLOW, layer_seconds=1e-3, step_seconds=5e-3)
     found = modelled_latency(spec, None, "bfloat16", prompt, slower).seconds
     assert found == pytest.approx(plain + 32e-3 + 5e-3)
+    cache = 2 * 2 * 32 * 4096 * prompt.positions
+    apart = modelled_latency(spec, None, "bfloat16", prompt, replace(SLOW, cache_bandwidth=1e8))
+    assert apart.seconds == pytest.approx(plain + 9 * cache / 1e9)
 
 
 def test_shapes_from_counts() -> None:
