@@ -33,7 +33,7 @@ from autoprune.search.sampling.slide import SLIDE, due, slid
 from autoprune.search.settings import SearchSettings
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, Refinement, TrialJob
-from autoprune.tracking.records import SAMPLED, Budget, RungRecord, TrialRecord, share_in
+from autoprune.tracking.records import SAMPLED, Budget, RungRecord, TrialRecord, point_of, share_in
 
 GIVE_UP = 10
 """So many failed trials and none that did not: the search ends."""
@@ -176,7 +176,7 @@ class Campaign:
         """Return the hypervolume that another hour of sampling is expected to add."""
         records = self.records.values()
         seconds = seconds_a_trial(records, self.settings.workers)
-        return expected_gain(sampled_gains(records, self.settings.objective), seconds)
+        return expected_gain(sampled_gains(records, self.settings.counted), seconds)
 
     def _new(self, number: int, knobs: Mapping[str, Any], origin: str) -> TrialRecord:
         return TrialRecord(
@@ -219,7 +219,7 @@ class Campaign:
         record = with_rung(self.records[number], fields)
         self._write(record)
         self.listener.on_trial(record)
-        arrival = arrival_of(record, record.rung, self.settings.objective, self.budget)
+        arrival = arrival_of(record, record.rung, self.settings.counted, self.budget)
         if arrival is None or record.fidelity >= 1.0:
             return True
         verdict = self.halving.judge(record.rung, arrival, record.baseline is not None)
@@ -244,7 +244,14 @@ class Campaign:
             return self.failed(number, "it ended without a retention")
         record = self._end(record, "complete")
         self._learn(record)
-        self.study.complete(number, size, retention, rung_values(record), record.violation)
+        self.study.complete(
+            number,
+            size,
+            retention,
+            rung_values(record),
+            record.violation,
+            latency=record.latency_fraction,
+        )
         return self._ended(record)
 
     def stopped(self, number: int) -> None:
@@ -252,7 +259,14 @@ class Campaign:
         record = self._end(self.records[number], "stopped")
         values, size = rung_values(record), self._size(record)
         if size is not None and record.rung in values:
-            self.study.stop(number, size, record.rung, values[record.rung], record.violation)
+            self.study.stop(
+                number,
+                size,
+                record.rung,
+                values[record.rung],
+                record.violation,
+                latency=record.latency_fraction,
+            )
         return self._ended(record)
 
     def failed(self, number: int, reason: str, trace: str = "") -> None:
@@ -348,8 +362,8 @@ class Campaign:
     def _size(self, record: TrialRecord) -> float | None:
         return share_in(record, self.settings.objective)
 
-    def _point(self, record: TrialRecord) -> tuple[float, float]:
-        return (self._size(record) or 1.0, record.retention or 0.0)
+    def _point(self, record: TrialRecord) -> tuple[float, ...]:
+        return point_of(record, self.settings.counted)
 
     def _learn(self, record: TrialRecord) -> None:
         """Let halving learn from a complete trial what its rungs were worth.
@@ -369,7 +383,7 @@ class Campaign:
             if record.state == "complete":
                 self._learn(record)
             for rung in range(len(self.space.rungs) - 1):
-                arrival = arrival_of(record, rung, self.settings.objective, self.budget)
+                arrival = arrival_of(record, rung, self.settings.counted, self.budget)
                 if arrival is not None:
                     self.halving.record(rung, arrival)
         self.study.reconcile(

@@ -186,7 +186,7 @@ def _study(settings: SearchSettings, space: Space, store: SearchStore) -> Search
         settings.sampler,
         settings.seed,
         settings.trials,
-        settings.objective,
+        settings.counted,
         cells(space) if SAMPLERS[settings.sampler].walks else (),
         floors=bool(settings.floors),
     )

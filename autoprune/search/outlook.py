@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from autoprune.search.fronts.front import Point, hypervolume, nondominated
 from autoprune.search.sampling.refine import REFINE
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.records import OWN, SAMPLED, TrialRecord, share_in
+from autoprune.tracking.records import OWN, SAMPLED, TrialRecord, point_of
 from autoprune.zoo import splits_of
 
 ENDED = ("complete", "stopped", "failed")
@@ -30,7 +30,7 @@ def sampled_gains(records: Iterable[TrialRecord], objective: str) -> list[float]
             continue
         gain = 0.0
         if record.state == "complete" and record.fidelity >= 1.0 and not record.violation:
-            front.append((share_in(record, objective) or 1.0, record.retention or 0.0))
+            front.append(point_of(record, objective))
             front = [front[i] for i in nondominated(front)]
             volume, before = hypervolume(front), volume
             gain = volume - before

@@ -224,7 +224,7 @@ class PreparedSearch:
             "dense": self.assets.identity,
             "tasks": task_facts(tasks_of(self.settings)),
             "max_recovery_samples": self.settings.max_recovery_samples,
-            "objective": self.settings.objective,
+            "objective": self.settings.counted,
             **of_settings(self.settings),
             "multiple": self.context.multiple,
             "sizes": sizes,

@@ -1,9 +1,9 @@
 """The Optuna study of a search: ask, tell once, and reconcile after a kill.
 
-Objectives: share of the dense model kept, in parameters or bytes (less is better), and retention
-(more is better). Every Optuna trial carries our trial number as user attribute ``trial``. Our own
-records are the truth; the study is what the sampler reads, and it is brought into line when a
-search goes on.
+Objectives: share of the dense model kept, in parameters, bytes or memory (less is better), share of its
+latency where that counts (less), and retention (more is better). Every Optuna trial carries
+our trial number as user attribute ``trial``. Our own records are the truth; the study is what the
+sampler reads, and it is brought into line when a search goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autoprune.search.knobs.table import Value
 from autoprune.search.records.storage import open_storage
 from autoprune.search.sampling.refine import REFINE
 from autoprune.search.sampling.samplers import Sampler, derived_seed, make_sampler
-from autoprune.tracking.records import TrialRecord, share_in
+from autoprune.tracking.records import TrialRecord, share_in, split_objective
 
 if TYPE_CHECKING:
     import optuna
@@ -41,7 +41,8 @@ FACTS, FROM = "facts", "from"
 class Told:
     """A result of another search: its name and trial, knobs, size kept and retention.
 
-    ``violation`` is by how much it was below the floors, which both searches share.
+    ``violation`` is by how much it was below the floors, which both searches share; ``latency``
+    is the share of the dense model's, where that is an objective.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Told:
     size: float
     retention: float
     violation: float = 0.0
+    latency: float | None = None
 
 
 class SearchStudy:
@@ -64,7 +66,7 @@ class SearchStudy:
         sampler: a key of ``SAMPLERS``, or a row of it.
         seed: of the search.
         trials: of the search in all.
-        objective: the unit of sizes, ``params`` or ``bytes``.
+        objective: the unit of sizes, with ``+latency`` behind it where latency counts too.
         cells: the configurations that a sampler which walks goes through, by trial number.
         floors: whether results are held to floors: then every complete trial says by how much it
             is below them, which samplers take as a constraint.
@@ -88,13 +90,14 @@ class SearchStudy:
         self.predictor = Predictor()
         self._sampler, self._seed, self._trials = sampler, seed, trials
         self._objective = objective
+        self._timed = split_objective(objective)[1]
         self._cells = cells
         self._floors = floors
-        self._deferred: dict[int, tuple[float, int, float, float]] = {}
+        self._deferred: dict[int, tuple[float, int, float, float, float | None]] = {}
         self._study: optuna.Study = optuna.create_study(
             storage=storage,
             study_name=name,
-            directions=["minimize", "maximize"],
+            directions=[*("minimize",) * (2 if self._timed else 1), "maximize"],
             sampler=make_sampler("random", seed, trials),
             load_if_exists=True,
         )
@@ -161,7 +164,7 @@ class SearchStudy:
                 create_trial(
                     params={n: snapped(d, row.knobs[n]) for n, d in self.distributions.items()},
                     distributions=dict(self.distributions),
-                    values=[row.size, row.retention],
+                    values=list(self._values(row.size, row.retention, row.latency)),
                     user_attrs={FROM: row.key, FIDELITY: 1.0},
                     constraints={FLOORS: row.violation} if self._floors else None,
                 )
@@ -176,6 +179,8 @@ class SearchStudy:
         retention: float,
         values: Mapping[int, float],
         violation: float = 0.0,
+        *,
+        latency: float | None = None,
     ) -> None:
         """Tell a trial of full fidelity.
 
@@ -185,19 +190,34 @@ class SearchStudy:
             retention: final.
             values: rung -> value, as in ``halving.Arrival``; the predictor learns from them.
             violation: by how much it is below the floors.
+            latency: share of the dense model's, where that is an objective.
         """
         self.predictor.add(Finished(size, dict(values), retention))
-        self._tell(number, (size, retention), {FIDELITY: 1.0}, violation=violation)
+        values_of = self._values(size, retention, latency)
+        self._tell(number, values_of, {FIDELITY: 1.0}, violation=violation)
         self.settle()
 
+    def _values(self, size: float, retention: float, latency: float | None) -> tuple[float, ...]:
+        """Return what Optuna is told of a result, one value a direction."""
+        if not self._timed:
+            return (size, retention)
+        return (size, 1.0 if latency is None else latency, retention)
+
     def stop(
-        self, number: int, size: float, rung: int, value: float, violation: float = 0.0
+        self,
+        number: int,
+        size: float,
+        rung: int,
+        value: float,
+        violation: float = 0.0,
+        *,
+        latency: float | None = None,
     ) -> None:
         """Tell a stopped trial by its prediction, once there is ground for one.
 
         Until then it stays RUNNING to Optuna, which samplers take as not worth repeating.
         """
-        self._deferred[number] = (size, rung, value, violation)
+        self._deferred[number] = (size, rung, value, violation, latency)
         self.settle()
 
     def fail(self, number: int, reason: str) -> None:
@@ -210,11 +230,11 @@ class SearchStudy:
         Args:
             final: tell the others too, as pruned and without values.
         """
-        for number, (size, rung, value, violation) in list(self._deferred.items()):
+        for number, (size, rung, value, violation, latency) in list(self._deferred.items()):
             if self.predictor.ready(size):
                 guess = self.predictor.predict(size, rung, value)
                 attrs = {PREDICTED: guess, FIDELITY: 0.0}
-                self._tell(number, (size, guess), attrs, violation=violation)
+                self._tell(number, self._values(size, guess, latency), attrs, violation=violation)
             elif final:
                 self._tell(number, None, {FIDELITY: 0.0}, pruned=True)
             else:
@@ -224,7 +244,7 @@ class SearchStudy:
     def _tell(
         self,
         number: int,
-        values: tuple[float, float] | None,
+        values: tuple[float, ...] | None,
         attrs: Mapping[str, Any],
         pruned: bool = False,
         violation: float = 0.0,
@@ -284,12 +304,17 @@ class SearchStudy:
                 continue
             if record.state == "complete" and record.retention is not None:
                 self.predictor.add(Finished(size, dict(values), record.retention))
-                values_of = (size, record.retention)
+                values_of = self._values(size, record.retention, record.latency_fraction)
                 self._tell(number, values_of, {FIDELITY: 1.0}, violation=record.violation)
             elif record.state == "stopped" and record.rung in values:
                 if not self._finished(number):
-                    known = (size, record.rung, values[record.rung], record.violation)
-                    self._deferred[number] = known
+                    self._deferred[number] = (
+                        size,
+                        record.rung,
+                        values[record.rung],
+                        record.violation,
+                        record.latency_fraction,
+                    )
             elif record.state == "failed":
                 self.fail(number, record.reason)
         self.settle()
@@ -354,8 +379,9 @@ def read_study(url: str, name: str) -> tuple[dict[str, Any], list[Told]] | None:
             f"{name}:{trial.user_attrs[TRIAL]}",
             {**facts["fixed"], **trial.params},
             trial.values[0],
-            trial.values[1],
+            trial.values[-1],
             max(0.0, trial.constraints.get(FLOORS, 0.0)),
+            trial.values[1] if len(trial.values) > 2 else None,
         )
         for trial in study.get_trials(deepcopy=False)
         if trial.user_attrs.get(FIDELITY) == 1.0 and trial.user_attrs.get(ORIGIN, REFINE) != REFINE

@@ -46,7 +46,7 @@ def pareto_figure(summary: SearchSummary, records: Sequence[TrialRecord]) -> Any
     figure = go.Figure()
     # Plotly writes thousands and millions itself, and knows nothing of powers of 1024.
     divisor, what, title, tick = 1.0, "parameters", "parameters of the whole model", ".3s"
-    if summary.objective == "bytes":
+    if summary.objective != "params":
         divisor, what, title, tick = summary_unit(summary)[0], "bytes", size_label(summary), ".3~f"
     done = comparable(records)
     for axis in sorted({r.axis for r in done}):
@@ -150,7 +150,7 @@ def _trials(
     go: Any, summary: SearchSummary, records: Sequence[TrialRecord], name: str, **marker: Any
 ) -> Any:
     opacity = marker.pop("opacity")
-    divisor = summary_unit(summary)[0] if summary.objective == "bytes" else 1.0
+    divisor = summary_unit(summary)[0] if summary.objective != "params" else 1.0
     symbols = [axis_style(r.axis)[2] for r in records]
     return go.Scatter(
         x=[summary.size(r) / divisor for r in records],
@@ -167,7 +167,7 @@ def _trials(
 def _points(
     go: Any, summary: SearchSummary, name: str, points: Sequence[FrontPoint], fill: str | None
 ) -> Any:
-    divisor = summary_unit(summary)[0] if summary.objective == "bytes" else 1.0
+    divisor = summary_unit(summary)[0] if summary.objective != "params" else 1.0
     symbols = ["diamond" if p.baseline else axis_style(p.axis)[2] for p in points]
     means = [p.retention.mean for p in points]
     return go.Scatter(

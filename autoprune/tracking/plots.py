@@ -96,7 +96,11 @@ def right_end(left: float, limit: float, dense: float) -> tuple[float, bool]:
 
 def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Path) -> None:
     """Draw sizes against retention: trials, confirmed front, baselines, budget, dense."""
-    figure, axes = figure_and_axes(10.2, 5.4)
+    timed = summary.timed
+    figure, axes = figure_and_axes(10.2, 9.2 if timed else 5.4, axes=not timed)
+    if timed:
+        axes, below = figure.subplots(2, 1, height_ratios=[3, 2])
+        draw_latency(below, summary, records)
     divisor, unit = summary_unit(summary)
     dense_x = summary.size(summary.dense) / divisor
     bottom, top = retention_range(summary, records)
@@ -122,6 +126,42 @@ def pareto_png(summary: SearchSummary, records: Sequence[TrialRecord], path: Pat
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
     place_labels(axes, labels)  # last: the layout has to stand
     save(figure, path)
+
+
+def draw_latency(axes: Axes, summary: SearchSummary, records: Sequence[TrialRecord]) -> None:
+    """Draw latency against retention, the points of the front named as above."""
+    kinds = {p.latency_kind for p in summary.points} | {r.latency_kind for r in records}
+    device = summary.running.device if summary.running else ""
+    for record in comparable(records):
+        if record.latency is not None:
+            colour, mark, _ = axis_style(record.axis)
+            axes.plot(
+                [1e3 * record.latency],
+                [record.retention or 0.0],
+                mark,
+                color=colour,
+                ms=5,
+                alpha=0.5,
+                mew=0,
+                zorder=3,
+            )
+    labels: list[Label] = []
+    for point in (*summary.points, *summary.baselines):
+        if point.latency is None:
+            continue
+        aside = point.dominated or point.missed
+        colour, mark, _ = axis_style(point.axis)
+        face = "#cfcfcf" if aside else "white" if point.behind or point.baseline else colour
+        error_bar(axes, point, 1e3 * point.latency, fmt=mark, mfc=face, ecolor=colour, **CONFIRMED)
+        labels.append((1e3 * point.latency, point.retention.mean, str(point.trial), INK))
+    if summary.budget.latency is not None:
+        axes.axvline(1e3 * summary.budget.latency, color=RULE, ls="--", lw=1.3, zorder=1)
+    said = " ".join(sorted(filter(None, kinds)))
+    axes.set_ylim(*retention_range(summary, records))
+    axes.set_xlabel(f"milliseconds a token on {device} ({said})")
+    axes.set_ylabel("retention")
+    axes.grid(alpha=0.25, lw=0.6)
+    place_labels(axes, labels)
 
 
 def _title(summary: SearchSummary) -> str:

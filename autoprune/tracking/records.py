@@ -212,6 +212,12 @@ def costs_in(item: TrialRecord | FrontPoint, objective: str) -> tuple[float, ...
     return known if len(known) == len(costs) else None
 
 
+def point_of(record: TrialRecord, objective: str) -> tuple[float, ...]:
+    """Return a trial as a point: costs, of which an unknown one counts 1, and its retention."""
+    unknown = (1.0, 1.0) if split_objective(objective)[1] else (1.0,)
+    return (*(costs_in(record, objective) or unknown), record.retention or 0.0)
+
+
 def trial_name(trial: int) -> str:
     """Return `trial-0007` for 7."""
     return f"trial-{trial:04d}"
@@ -397,8 +403,16 @@ class SearchSummary(Record):
 
     @property
     def stairs(self) -> tuple[FrontPoint, ...]:
-        """The front without the points that are behind: each has a higher mean than the last."""
-        return tuple(point for point in self.front if not point.behind)
+        """The front without the points that are behind: each has a higher mean than the last.
+
+        Where latency counts too, those that are on the front for their speed are left out.
+        """
+        found: list[FrontPoint] = []
+        for point in self.front:
+            higher = not found or point.retention.mean > found[-1].retention.mean
+            if not point.behind and (higher or not self.timed):
+                found.append(point)
+        return tuple(found)
 
     @property
     def taken(self) -> float | None:

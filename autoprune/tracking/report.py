@@ -113,6 +113,8 @@ def markdown(summary: SearchSummary) -> str:
     unit = "parameters"
     if summary.objective == "bytes":
         unit = f"bytes in {summary.dense.precision or 'float32'}"
+    if summary.objective == "memory":
+        unit = "bytes of memory"
     lines = [
         f"**{summary.name}**: budget {summary.budget.text} = {budget:,} of {dense:,} {unit}. "
         "Retention is the share of the original's ability that is kept.",

@@ -15,7 +15,7 @@ from autoprune.tracking.plots import (
     right_end,
     stopped,
 )
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
 from autoprune.tracking.units import byte_unit, seeds_text, size_unit
 
 COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}
@@ -58,7 +58,15 @@ def bytes_text(count: int) -> str:
 
 def size_text(count: int, objective: str) -> str:
     """Return a size in the unit of an objective as people say it."""
-    return bytes_text(count) if objective == "bytes" else params_text(count)
+    return bytes_text(count) if objective in ("bytes", "memory") else params_text(count)
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a short time as people say it, in three figures: 41.2ms, 320µs, 1.5s."""
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g}{unit}"
+    return f"{seconds / 1e-9:.3g}ns"
 
 
 def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool = False) -> Table:
@@ -81,8 +89,11 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
         show_edge=False,
     )
     sizes = ["params", "model"]
-    if summary.objective == "bytes":
-        sizes = ["stored", "model", "bits", *(["params"] if wide else [])]
+    if summary.objective in ("bytes", "memory"):
+        first = "stored" if summary.objective == "bytes" else "memory"
+        sizes = [first, "model", "bits", *(["params"] if wide else [])]
+    if _shows_latency(summary):
+        sizes.append("a token")
     for name in ("trial", *sizes, "cut"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("axis", no_wrap=True)
@@ -118,6 +129,8 @@ def _caption(summary: SearchSummary) -> Text:
     if summary.objective == "bytes" and counted == "params":
         most, whole = (bytes_text(summary.size(item)) for item in (budget, dense))
         caption.append(f"\nstored: {most} at most, the dense model {whole} {stored}")
+    if summary.running is not None and _says_running(summary):
+        caption.append(f"\nanswering: {_running_text(summary)}")
     seeds = {point.retention.seeds for point in summary.front}
     if seeds:
         caption.append(f"\nretention over {seeds_text(max(seeds))} and images, 1.0 = dense")
@@ -132,6 +145,27 @@ def _caption(summary: SearchSummary) -> Text:
     return caption
 
 
+def _says_running(summary: SearchSummary) -> bool:
+    budget = summary.budget
+    return (
+        summary.timed
+        or summary.objective == "memory"
+        or budget.memory is not None
+        or budget.latency is not None
+    )
+
+
+def _running_text(summary: SearchSummary) -> str:
+    """Return what the dense model takes while it answers, and for what that is said."""
+    dense, parts = summary.dense, []
+    if dense.memory is not None:
+        parts.append(f"{bytes_text(dense.memory)} of memory")
+    if dense.latency is not None:
+        parts.append(f"{seconds_text(dense.latency)} a token")
+    said = summary.running.said if summary.running else ""
+    return f"the dense model {' and '.join(parts)}, at {said}"
+
+
 def _bounds_bytes(summary: SearchSummary) -> bool:
     """Whether the budget is said in bytes, or is the same share of them, as fewer bits are not."""
     if summary.objective != "bytes":
@@ -142,15 +176,24 @@ def _bounds_bytes(summary: SearchSummary) -> bool:
     return abs(share - summary.budget.fraction) < 0.005
 
 
+def _shows_latency(summary: SearchSummary) -> bool:
+    """Whether latency is an objective, or bounded."""
+    return summary.timed or summary.budget.latency is not None
+
+
 def _size_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[str]:
-    if summary.objective == "bytes":
+    token = []
+    if _shows_latency(summary):
+        token = ["–" if point.latency is None else seconds_text(point.latency)]
+    if summary.objective in ("bytes", "memory"):
         return [
-            bytes_text(point.bytes or 0),
-            f"{point.bytes_fraction or 0:.1%}",
+            bytes_text(summary.size(point)),
+            f"{share_in(point, summary.objective) or 0:.1%}",
             "".join(c for c in point.precision.partition("-")[0] if c.isdigit()),
             *([params_text(point.params)] if wide else []),
+            *token,
         ]
-    return [params_text(point.params), f"{point.fraction:.1%}"]
+    return [params_text(point.params), f"{point.fraction:.1%}", *token]
 
 
 def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str | Text]:

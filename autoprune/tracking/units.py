@@ -29,7 +29,7 @@ def byte_unit(count: int) -> tuple[float, str]:
 def summary_unit(summary: SearchSummary) -> tuple[float, str]:
     """Return the divisor and name of the unit that suits a search's sizes."""
     dense = summary.size(summary.dense)
-    return byte_unit(dense) if summary.objective == "bytes" else size_unit(dense)
+    return size_unit(dense) if summary.objective == "params" else byte_unit(dense)
 
 
 def size_label(summary: SearchSummary) -> str:
@@ -37,6 +37,8 @@ def size_label(summary: SearchSummary) -> str:
     unit = summary_unit(summary)[1]
     if summary.objective == "bytes":
         return f"stored weights of the whole model ({unit})"
+    if summary.objective == "memory":
+        return f"memory of the whole model while it answers ({unit})"
     return f"parameters of the whole model ({unit})" if unit else "parameters"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from autoprune.search.fidelity.correlation import Correlation, Unstopped, rank_correlation
 from autoprune.search.fidelity.trust import stopped_share
-from autoprune.search.fronts.front import contributions, ranks
+from autoprune.search.fronts.front import Point, contributions, ranks
 from autoprune.search.sampling.samplers import derived_seed
 
 _ROUNDING = 1e-9
@@ -32,6 +32,7 @@ class Arrival:
             recovery, the retention of a part of the recovery after).
         axis: what was cut.
         violation: share by which it is over the budget; 0 is feasible.
+        latency: share of the dense model's, where latency is an objective.
     """
 
     trial: int
@@ -39,6 +40,14 @@ class Arrival:
     value: float
     axis: str = ""
     violation: float = 0.0
+    latency: float | None = None
+
+    @property
+    def point(self) -> Point:
+        """What it is ranked by."""
+        if self.latency is None:
+            return (self.size, self.value)
+        return (self.size, self.latency, self.value)
 
 
 @dataclass(frozen=True)
@@ -147,19 +156,19 @@ def _keys(arrivals: Sequence[Arrival]) -> dict[int, tuple[float, float, float]]:
     """
     keys = {a.trial: (a.violation, 0.0, 0.0) for a in arrivals if a.violation > 0}
     feasible = [a for a in arrivals if a.violation <= 0]
-    points = sorted({(a.size, a.value) for a in feasible})
+    points = sorted({a.point for a in feasible})
     layers = ranks(points)
     corner = _corner(points)
-    found: dict[tuple[float, float], tuple[float, float, float]] = {}
+    found: dict[Point, tuple[float, float, float]] = {}
     for layer in set(layers):
         members = [point for point, rank in zip(points, layers, strict=True) if rank == layer]
         gains = contributions(members, corner)
         found |= {p: (0.0, layer, -gain) for p, gain in zip(members, gains, strict=True)}
-    return keys | {a.trial: found[a.size, a.value] for a in feasible}
+    return keys | {a.trial: found[a.point] for a in feasible}
 
 
-def _corner(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _corner(points: Sequence[Point]) -> Point:
     """Return the hypervolume's reference: (1, 0), or below all values where they go below 0."""
-    values = [value for _, value in points] or [0.0]
+    values = [point[-1] for point in points] or [0.0]
     lowest = min(values)
     return (1.0, 0.0 if lowest > 0 else lowest - ((max(values) - lowest) or 1.0))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.search.fidelity.halving import Arrival, Halving
-from autoprune.tracking.records import Budget, RungRecord, TrialRecord, share_in, size_in
+from autoprune.tracking.records import Budget, RungRecord, TrialRecord, costs_in, size_in
 
 
 def with_rung(record: TrialRecord, fields: Mapping[str, Any]) -> TrialRecord:
@@ -47,13 +47,21 @@ def arrival_of(
     Args:
         record: of the trial.
         rung: index.
-        objective: what a size is.
+        objective: what a size is, and whether latency counts.
         budget: that candidates are meant to keep; None where nothing bounds them.
     """
-    value, size = rung_values(record).get(rung), share_in(record, objective)
-    if size is None or value is None or not math.isfinite(value):
+    value, costs = rung_values(record).get(rung), costs_in(record, objective)
+    if costs is None or value is None or not math.isfinite(value):
         return None
-    return Arrival(record.trial, size, value, record.axis, violation(record, budget))
+    size, *latency = costs
+    return Arrival(
+        record.trial,
+        size,
+        value,
+        record.axis,
+        violation(record, budget),
+        latency[0] if latency else None,
+    )
 
 
 def violation(record: TrialRecord, budget: Budget | None) -> float:

@@ -17,7 +17,7 @@ from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
 from autoprune.search.fronts.confirm import Confirmed
 from autoprune.search.fronts.front import steps
-from autoprune.tracking.records import share_in
+from autoprune.tracking.records import costs_in
 
 Weighted = tuple[Confirmed, float]
 """A configuration and its weight in a sum of retentions."""
@@ -30,7 +30,8 @@ def stairs(
     places = []
     for one in confirmed:
         kept = [retention(scores, dense).value for scores in one.scores]
-        places.append((share_in(one.record, objective) or 0.0, sum(kept) / len(kept)))
+        costs = costs_in(one.record, objective) or (0.0,)
+        places.append((*costs, sum(kept) / len(kept)))
     return [(confirmed[i], width) for i, width in steps(places).items()]
 
 

@@ -23,8 +23,15 @@ from autoprune.evaluation.floors import Floor, capability_scores, kept_of
 from autoprune.evaluation.retention import Difference, bootstrap, paired_difference, retention
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior, seed_prior
-from autoprune.search.fronts.front import nondominated
-from autoprune.tracking.records import FrontPoint, Retention, TrialRecord, share_in, size_in
+from autoprune.search.fronts.front import Point, no_larger, nondominated
+from autoprune.tracking.records import (
+    FrontPoint,
+    Retention,
+    TrialRecord,
+    costs_in,
+    size_in,
+    split_objective,
+)
 
 NOISE = 0.01
 """A trial this close under the search's front in retention may well belong on it."""
@@ -50,15 +57,19 @@ def members(
     """
     full = [r for r in records if is_full(r, objective)]
     full = _meeting(full)
-    points = [(float(share_in(r, objective) or 0), float(r.retention or 0)) for r in full]
+    points = [(*(costs_in(r, objective) or (0.0,)), float(r.retention or 0)) for r in full]
     front = nondominated(points)
     if len(front) > limit:
         picks = sorted({round(i * (len(front) - 1) / max(limit - 1, 1)) for i in range(limit)})
         front = [front[i] for i in picks]
     chosen = set(front)
     lifted = sorted(
-        (max((points[f][1] for f in front if points[f][0] <= size), default=0.0) - score, i)
-        for i, (size, score) in enumerate(points)
+        (
+            max((points[f][-1] for f in front if no_larger(points[f], point)), default=0.0)
+            - point[-1],
+            i,
+        )
+        for i, point in enumerate(points)
         if i not in chosen
     )
     for gap, index in lifted:
@@ -76,13 +87,18 @@ def _meeting(full: list[TrialRecord]) -> list[TrialRecord]:
     return least[: max(1, len(full) // 4)]
 
 
+def _best_of(points: Sequence[Point], front: Sequence[int], point: Point) -> float:
+    """Return the highest retention among members of the front that are no larger than a point."""
+    return max((points[f][-1] for f in front if no_larger(points[f], point)), default=0.0)
+
+
 def is_full(record: TrialRecord, objective: str = "params") -> bool:
     """Whether a trial spent all of its recovery and was scored: only such may be a point."""
     return (
         record.state == "complete"
         and record.fidelity >= 1.0
         and record.retention is not None
-        and share_in(record, objective) is not None
+        and costs_in(record, objective) is not None
     )
 
 
@@ -124,10 +140,10 @@ def front_points(
         floors: what of the dense model's ability has to stay, in the mean over seeds. A point that
             is below one is no point of the front, and takes no other's place there.
 
-    A point is marked dominated when another one is no larger and their paired difference lies
-    beyond zero. Points whose paired difference holds zero name each other in ``tied_with``: the
-    order of their means is not shown by the data. Of those, a point is marked behind when
-    another one is no larger and its mean is no lower.
+    A point is marked dominated when another one is no larger (nor slower, where latency counts)
+    and their paired difference lies beyond zero. Points whose paired difference holds zero name
+    each other in ``tied_with``: the order of their means is not shown by the data. Of those, a
+    point is marked behind when another one is no larger (nor slower) and its mean is no lower.
     """
     if differences is None:
         differences = compare(confirmed, dense)
@@ -174,7 +190,7 @@ def front_points(
                 tied_with=tuple(sorted(r.trial for r in tied)),
                 tied_smaller=tuple(sorted(r.trial for r in tied if size_in(r, objective) < size)),
                 dominated=any(
-                    differences[trial, r.trial].high < 0 and size_in(r, objective) <= size
+                    differences[trial, r.trial].high < 0 and _no_larger(r, one.record, objective)
                     for r in others
                     if not short[r.trial]
                 ),
@@ -184,13 +200,21 @@ def front_points(
             )
         )
     held = [p for p in points if not p.missed]
-    places = [(share_in(p, objective) or 0.0, p.retention.mean) for p in held]
+    places = [(*(costs_in(p, objective) or (0.0,)), p.retention.mean) for p in held]
     ahead = {held[i].trial for i in nondominated(places)}
     marked = [
         p if p.dominated or p.missed or p.trial in ahead else p.model_copy(update={"behind": True})
         for p in points
     ]
     return tuple(sorted(marked, key=lambda p: (size_in(p, objective), -p.retention.mean)))
+
+
+def _no_larger(a: TrialRecord, b: TrialRecord, objective: str) -> bool:
+    """Whether a trial is no larger than another, and no slower where latency counts."""
+    if size_in(a, objective) > size_in(b, objective):
+        return False
+    timed = split_objective(objective)[1]
+    return not timed or (a.latency or 0.0) <= (b.latency or 0.0)
 
 
 def meeting(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> list[Confirmed]:

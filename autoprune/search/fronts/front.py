@@ -1,14 +1,20 @@
-"""Pareto front and hypervolume of (share of parameters or bytes kept, retention)."""
+"""Pareto front and hypervolume of (share of the size kept, retention), with latency or without.
+
+A point is what is to be small, and behind it what is to be large: (size, retention), or (size,
+latency, retention), each a share of the dense model's. All here is exact in either number of
+dimensions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-Point = tuple[float, float]
-"""Size (smaller is better) and retention (larger is better)."""
+Point = tuple[float, ...]
+"""Size, or size and latency (smaller is better), and at last retention (larger is better)."""
 
 REFERENCE: Point = (1.0, 0.0)
-"""Hypervolume's reference point: the whole dense size at no retention."""
+"""Hypervolume's reference point: the whole dense size (and its latency) at no retention."""
 
 
 def nondominated(points: Sequence[Point]) -> list[int]:
@@ -17,7 +23,11 @@ def nondominated(points: Sequence[Point]) -> list[int]:
     A point is dominated when another is no larger and retains no less, and is better in
     one of the two. Of equal points the first stays.
     """
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i))
+    order = sorted(
+        range(len(points)), key=lambda i: (points[i][0], -points[i][-1], *points[i][1:-1], i)
+    )
+    if points and len(points[0]) > 2:
+        return _of_many(points, order)
     front: list[int] = []
     best = float("-inf")
     for index in order:
@@ -25,6 +35,34 @@ def nondominated(points: Sequence[Point]) -> list[int]:
             front.append(index)
             best = points[index][1]
     return front
+
+
+def _of_many(points: Sequence[Point], order: Sequence[int]) -> list[int]:
+    front: list[int] = []
+    for index in order:
+        point = points[index]
+        free = (other for other in order if other != index)
+        if any(dominates(points[o], point) for o in free):
+            continue
+        if all(points[f] != point for f in front):
+            front.append(index)
+    return front
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Say whether ``a`` is nowhere worse than ``b``, and somewhere better."""
+    return no_larger(a, b) and a[-1] >= b[-1] and a != b
+
+
+def no_larger(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Say whether a point is no larger than another in all that is to be small."""
+    return all(x <= y for x, y in zip(a[:-1], b[:-1], strict=True))
+
+
+def reference_of(points: Sequence[Point], reference: Point) -> Point:
+    """Return a reference with as many costs as the points have."""
+    costs = len(points[0]) - 1 if points else 1
+    return (*((reference[0],) * costs), reference[-1]) if len(reference) == 2 else reference
 
 
 def ranks(points: Sequence[Point]) -> list[int]:
@@ -45,13 +83,15 @@ def ranks(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point = REFERENCE) -> float:
-    """Return the area that ``points`` dominate within ``reference``.
+    """Return the area (volume, where latency counts) that ``points`` dominate.
+
+    It is counted within ``reference``, whose first entry stands for all costs.
 
     Sizes are shares of the dense model and retentions are not clipped, so that the ideal
     (no size, full retention) has 1 and a point beyond the reference adds nothing.
     """
     return sum(
-        width * (points[index][1] - reference[1])
+        width * (points[index][-1] - reference[-1])
         for index, width in steps(points, reference).items()
     )
 
@@ -62,10 +102,36 @@ def steps(points: Sequence[Point], reference: Point = REFERENCE) -> dict[int, fl
     A step reaches from a point's size to that of the next one on the front, the last one to
     the reference. The hypervolume is the sum of the widths times the heights.
     """
-    inside = [i for i, p in enumerate(points) if p[0] < reference[0] and p[1] > reference[1]]
+    reference = reference_of(points, reference)
+    inside = [
+        i
+        for i, p in enumerate(points)
+        if p[-1] > reference[-1]
+        and all(cost < bound for cost, bound in zip(p[:-1], reference[:-1], strict=True))
+    ]
     front = [inside[i] for i in nondominated([points[i] for i in inside])]
+    if len(reference) > 2:
+        return _floors(points, front, reference)
     ends = [points[i][0] for i in front[1:]] + [reference[0]]
     return {i: end - points[i][0] for i, end in zip(front, ends, strict=False)}
+
+
+def _floors(points: Sequence[Point], front: Sequence[int], reference: Point) -> dict[int, float]:
+    """Return of each point the area of sizes and latencies where it is the best to be had.
+
+    Sizes and latencies of the front cut the area into cells; each cell bears the highest of the
+    points that reach it.
+    """
+    found = dict.fromkeys(front, 0.0)
+    xs = [*sorted({points[i][0] for i in front}), reference[0]]
+    ys = [*sorted({points[i][1] for i in front}), reference[1]]
+    for x, right in pairwise(xs):
+        for y, top in pairwise(ys):
+            reached = [i for i in front if points[i][0] <= x and points[i][1] <= y]
+            if reached:
+                best = max(reached, key=lambda i: points[i][-1])
+                found[best] += (right - x) * (top - y)
+    return found
 
 
 def contributions(points: Sequence[Point], reference: Point = REFERENCE) -> list[float]:

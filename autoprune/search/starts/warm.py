@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from autoprune.cost.budget import RUNNING
 from autoprune.errors import AutoPruneError
 from autoprune.search.fronts.front import nondominated
 from autoprune.search.knobs.grid import idle
@@ -25,7 +26,7 @@ from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.starts.baselines import room
 from autoprune.search.study import Told, contains, read_study
 from autoprune.search.work import Baseline
-from autoprune.tracking.records import share_in
+from autoprune.tracking.records import share_in, split_objective
 from autoprune.zoo import splits_of
 
 WARM = "warm"
@@ -41,6 +42,7 @@ _SAME = (
     "search_samples",
     "floors",
     "data",
+    "device",
 )
 """Facts that two searches must share for the results of one to say something in the other: the
 same knobs mean another model where shapes are held otherwise, and retention on other images is
@@ -91,7 +93,7 @@ def check_warm(settings: SearchSettings) -> None:
         now = {
             "tasks": task_facts(tasks_of(settings)),
             "max_recovery_samples": settings.max_recovery_samples,
-            "objective": settings.objective,
+            "objective": settings.counted,
             **of_settings(settings),
         }
         if settings.multiple is None:  # what suits the model is not known yet
@@ -111,7 +113,20 @@ def of_settings(settings: SearchSettings) -> dict[str, Any]:
         "floors": sorted(settings.floors),
         "search_samples": settings.search_samples or splits.size("search"),
         "data": settings.data_identity or None,
+        "device": _running(settings),
     }
+
+
+def _running(settings: SearchSettings) -> list[str] | None:
+    """Return what memory and latency are said for and bounded by; None where nothing asks.
+
+    Under other bounds the same knobs mean another plan.
+    """
+    held = sorted(text for text in settings.budgets if text.endswith(RUNNING))
+    if not held and settings.device is None and settings.objective != "memory":
+        return None
+    prompt = (settings.context, settings.images_per_prompt, settings.image_tokens)
+    return [settings.device or "no device", *held, *(str(part) for part in prompt)]
 
 
 def warm_up(
@@ -165,7 +180,7 @@ def _gathered(settings: SearchSettings, space: Space, facts: Mapping[str, Any]) 
             f"warm start from {name}: {used} of {used + left.total()} results are used"
             + (f" ({said})" if said else "")
         )
-    front = [told[i] for i in nondominated([(t.size, t.retention) for t in told])]
+    front = [told[i] for i in nondominated([_point(t) for t in told])]
     most = room(settings.trials)
     if len(front) > most:
         picks = sorted({round(i * (len(front) - 1) / max(most - 1, 1)) for i in range(most)})
@@ -175,6 +190,11 @@ def _gathered(settings: SearchSettings, space: Space, facts: Mapping[str, Any]) 
         "first": [dict(row.knobs) for row in front],
         "notes": notes,
     }
+
+
+def _point(told: Told) -> tuple[float, ...]:
+    middle = () if told.latency is None else (told.latency,)
+    return (told.size, *middle, told.retention)
 
 
 def _earlier(name: str, settings: SearchSettings) -> _Earlier:
@@ -202,7 +222,14 @@ def _earlier(name: str, settings: SearchSettings) -> _Earlier:
             left["came of refinement, beyond what knobs say"] += 1
         else:
             results.append(
-                Told(f"{name}:{number}", record.given, size, record.retention, record.violation)
+                Told(
+                    f"{name}:{number}",
+                    record.given,
+                    size,
+                    record.retention,
+                    record.violation,
+                    record.latency_fraction if split_objective(objective)[1] else None,
+                )
             )
     return _Earlier({**of_settings(store.settings()), **facts}, results, left)
 
@@ -229,7 +256,11 @@ def _moved(
     """Return knobs of the same size in another search's range; None where it lies outside."""
     if "backbone_removed" in knobs:
         return dict(knobs)
-    unit = str(knobs["precision"]) if now["objective"] == "bytes" else "params"
+    unit = (
+        str(knobs["precision"])
+        if split_objective(str(now["objective"]))[0] != "params"
+        else "params"
+    )
     if unit not in before["sizes"] or unit not in now["sizes"]:
         return None
     (low, high), (least, most) = before["sizes"][unit], now["sizes"][unit]
