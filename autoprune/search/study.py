@@ -1,7 +1,7 @@
 """The Optuna study of a search: ask, tell once, and reconcile after a kill.
 
-Objectives: share of the dense model kept, in parameters, bytes or memory (less is better), share of its
-latency where that counts (less), and retention (more is better). Every Optuna trial carries
+Objectives: share of the dense model kept, in parameters, bytes or memory (less is better), share of
+its latency where that counts (less), and retention (more is better). Every Optuna trial carries
 our trial number as user attribute ``trial``. Our own records are the truth; the study is what the
 sampler reads, and it is brought into line when a search goes on.
 """

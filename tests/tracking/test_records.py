@@ -36,7 +36,8 @@ def test_a_summary_survives_json() -> None:
 def test_the_front_json_has_the_promised_form() -> None:
     form = json.loads(fake_summary().to_json())
     assert list(form)[:3] == ["dense", "budget", "points"]
-    assert set(form["dense"]) == {"params", "bytes", "precision", "scores"}
+    known = {"params", "bytes", "memory", "latency", "precision", "scores"}
+    assert set(form["dense"]) == known
     promised = "trial params fraction axis recovery data_fraction backbone_removed retention "
     promised += "retention_raw scores"
     assert list(form["points"][0])[:10] == promised.split()

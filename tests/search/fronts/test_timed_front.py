@@ -12,7 +12,6 @@ from autoprune.search.fronts.front import contributions, hypervolume, nondominat
 from autoprune.search.study import SearchStudy
 from autoprune.tracking.records import TrialRecord, costs_in, point_of
 
-
 REFERENCE = np.array([1.0, 1.0, 0.0])
 
 
