@@ -136,11 +136,14 @@ def look(
 def _counts(splits: UserSplits) -> list[dict[str, Any]]:
     import numpy as np
 
+    from autoprune.data.ragged import ranges
+
     found = []
     for number, source in enumerate(splits.sources):
         index = source.index
         rows = splits.rows[splits.of == number]
         counts = index.counts[rows]
+        shown = ranges(index.offsets[rows], counts)
         spec = splits.data.sources[number]
         found.append(
             {
@@ -149,7 +152,7 @@ def _counts(splits: UserSplits) -> list[dict[str, Any]]:
                 "weight": spec.weight,
                 "rows": len(index),
                 "used": len(rows),
-                "images": len(np.unique(index.images)),
+                "images": len(np.unique(index.images[shown])),
                 "text_only": int((counts == 0).sum()),
                 "several_images": int((counts > 1).sum()),
                 "turns": int(index.turns[rows].sum()),

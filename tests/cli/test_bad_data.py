@@ -163,6 +163,8 @@ def test_a_look_says_what_is_trained_on(tmp_path: Path, capfd: pytest.CaptureFix
     found = json.loads(capfd.readouterr().out)
     first, second = found["sources"]
     assert (first["rows"], first["used"], second["rows"], second["used"]) == (60, 15, 30, 30)
+    assert second["images"] == 30 - 3 + 3
+    assert first["images"] <= 15 + first["several_images"]
     assert second["text_only"] == second["several_images"] == 3
     assert sum(found["splits"].values()) == 45
     lengths = found["lengths"]
