@@ -142,6 +142,8 @@ def _exported(
         "trial": search["trial"],
     }
     metrics: dict[str, float | None] = {} if point is None else {**naming.point_metrics(point)}
+    if point is not None:
+        metrics |= {"size/memory": point.memory, "latency/seconds": point.latency}
     metrics |= {
         "size/params": scores["params"],
         "size/fraction": scores["fraction"],

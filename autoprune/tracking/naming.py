@@ -170,8 +170,12 @@ def point_tags(point: FrontPoint) -> dict[str, str]:
 
 
 def shown(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the figures that are known, to six decimals: the UI shows all that there are."""
-    return {name: round(float(x), 6) for name, x in metrics.items() if x is not None}
+    """Return the figures that are known, to six digits: the UI shows all that there are."""
+    return {name: _six(float(x)) for name, x in metrics.items() if x is not None}
+
+
+def _six(value: float) -> float:
+    return round(value, 6) if abs(value) >= 0.01 else float(f"{value:.6g}")
 
 
 def _short(value: Knob) -> Knob:

@@ -139,7 +139,7 @@ def markdown(summary: SearchSummary) -> str:
 
 def _text_table(summary: SearchSummary) -> list[str]:
     """Return the confirmed points as lines of one width a column."""
-    unit = "bytes" if summary.objective == "bytes" else "parameters"
+    unit = {"params": "parameters"}.get(summary.objective, summary.objective)
     rows = [["trial", unit, "share", "bits", "retention (95 %)", "axis", "recovery", ""]]
     for point in (*summary.front, *summary.baselines):
         r = point.retention

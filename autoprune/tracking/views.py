@@ -14,11 +14,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autoprune.tracking.links import ORDER, children_filter
-from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord
+from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord, split_objective
 
 VIEW_LIMIT = 20_000  # characters that MLflow keeps in a tag of an experiment
 KNOB_AXES = 2  # axes for knobs beside the others: more do not fit a screen
 CONFIRMED = "retention_confirmed"
+PARAMS = "size/params"
+SIZES = {"bytes": ("size/bytes", "Bytes"), "memory": ("size/memory", "Memory")}
+"""Unit of an objective -> its metric and heading, where those are not parameters."""
 TOLD = frozenset({"axis", "size", "scope", "precision", "data_fraction"})
 """Knobs of which the record has what came of them, under names of their own."""
 
@@ -50,9 +53,8 @@ def trials_view(
     """
     key = share_key(info)
     main, scores, rest = f"{key}-front", f"{key}-scores", f"{key}-rest"
-    in_bytes = info.settings.get("objective") == "bytes"
-    size, sizes = ("size/bytes", "Bytes") if in_bytes else ("size/params", "Parameters")
-    bits = ["precision"] if in_bytes else []
+    size, sizes, timed = _sizes(info)
+    bits = [] if size == PARAMS else ["precision"]
     charts = [
         _chart(
             "SCATTER",
@@ -99,7 +101,7 @@ def trials_view(
         sections,
         [
             *("metrics.`retention`", f"metrics.`{CONFIRMED}`"),
-            *(["metrics.`size/bytes`"] if in_bytes else []),
+            *(f"metrics.`{name}`" for name in (size, *timed) if name != PARAMS),
             *(f"params.`{name}`" for name in ("fraction", *bits, "axis", "recovery")),
             *(f"params.`{name}`" for name in ("data_fraction", *knobs)),
             *(f"tags.`{name}`" for name in ("front", "tie", "state", "reason")),
@@ -134,11 +136,10 @@ def front_view(
     """
     key = share_key(info, "front")
     main, bars = f"{key}-parallel", f"{key}-bars"
-    in_bytes = info.settings.get("objective") == "bytes"
-    size = "size/bytes" if in_bytes else "size/params"
+    size, _, timed = _sizes(info)
     members = {point.trial for point in summary.front}
     knobs = differing_knobs(record for record in records if record.trial in members)
-    bits = ["precision"] if in_bytes else []
+    bits = [] if size == PARAMS else ["precision"]
     chosen = ["axis", *bits, "recovery", "data_fraction", *knobs[:KNOB_AXES]]
     charts = [
         _chart(
@@ -147,12 +148,12 @@ def front_view(
             main,
             displayName="Choices against confirmed retention",
             selectedParams=chosen,
-            selectedMetrics=[CONFIRMED, size],  # the last one colours the lines
+            selectedMetrics=[CONFIRMED, *timed, size],  # the last one colours the lines
             showAllRuns=True,
             runsCountToCompare=500,
         )
     ]
-    for name in (CONFIRMED, size, "work/seconds_recover"):
+    for name in (CONFIRMED, size, *(timed or ["work/seconds_recover"])):
         charts.append(_chart("BAR", f"{key}-{name}", bars, metricKey=name, displayName=name))
     title = f"{info.name}: the front's choices, retention and size"
     sections = [
@@ -167,7 +168,7 @@ def front_view(
         charts,
         sections,
         [
-            *(f"metrics.`{name}`" for name in (CONFIRMED, size)),
+            *(f"metrics.`{name}`" for name in (CONFIRMED, size, *timed)),
             *(f"params.`{name}`" for name in (*chosen, "fraction")),
             "tags.`tie`",
         ],
@@ -182,6 +183,14 @@ def differing_knobs(records: Iterable[TrialRecord]) -> list[str]:
             values.setdefault(name, set()).add(str(value))
     differ = [name for name, found in values.items() if len(found) > 1 and name not in TOLD]
     return [f"knob/{name}" for name in sorted(differ, key=lambda name: (-len(values[name]), name))]
+
+
+def _sizes(info: SearchInfo) -> tuple[str, str, list[str]]:
+    """Return the metric that sizes are in, its heading, and the metrics of latency if it counts."""
+    unit, timed = split_objective(str(info.settings.get("objective", "params")))
+    timed |= str(info.settings.get("timed")) == "True"
+    size, heading = SIZES.get(unit, (PARAMS, "Parameters"))
+    return size, heading, ["latency/seconds"] if timed else []
 
 
 def _packed(

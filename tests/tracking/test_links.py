@@ -8,8 +8,10 @@ import zlib
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+import pytest
 from tracking_fakes import fake_info, fake_summary, fake_trial, fake_trials
 
+from autoprune.tracking import naming
 from autoprune.tracking.links import search_links
 from autoprune.tracking.naming import trial_metrics
 from autoprune.tracking.records import LoggedSearch
@@ -92,3 +94,28 @@ def test_the_view_of_the_front_has_axes_for_what_differs() -> None:
     assert chart["selectedMetrics"] == ["retention_confirmed", "size/params"]
     assert state["columnOrder"][0] == "metrics.`retention_confirmed`"
     assert set(state["columnWidths"]) == set(state["selectedColumns"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "metrics"),
+    [
+        ({}, ["retention_confirmed", "size/params"]),
+        ({"objective": "bytes"}, ["retention_confirmed", "size/bytes"]),
+        (
+            {"objective": "memory", "timed": True},
+            ["retention_confirmed", "latency/seconds", "size/memory"],
+        ),
+    ],
+)
+def test_sizes_are_in_the_unit_of_the_objective(settings: dict[str, Any], metrics: Any) -> None:
+    records = fake_trials()
+    info = fake_info(settings=settings)
+    state = state_of(front_view("p1", info, fake_summary(records), records, created=1.0))
+    assert state["compareRunCharts"][0]["selectedMetrics"] == metrics
+    state = state_of(trials_view("p1", info, [], created=1.0))
+    assert state["compareRunCharts"][0]["xaxis"]["key"] == metrics[-1]
+
+
+def test_small_figures_keep_their_digits() -> None:
+    shown = naming.shown({"latency/seconds": 0.000123456789, "retention": 0.123456789, "no": None})
+    assert shown == {"latency/seconds": 0.000123457, "retention": 0.123457}
