@@ -13,6 +13,7 @@ from support.user_data import llava, pictures_of, said, write_json
 from autoprune.data.encoding import IGNORED, collate, encode_for
 from autoprune.data.images import LazyTiles
 from autoprune.data.sources.user import open_data, read_data
+from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.held_out import asks_of_data, data_tasks
 from autoprune.evaluation.tasks import resolve_tasks
@@ -20,6 +21,7 @@ from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import Preparation, exam_of, prepare
 from autoprune.resources import Resources
 from autoprune.search.problem import preparation
+from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.zoo import load_split
 
@@ -134,5 +136,12 @@ def test_what_data_holds_is_part_of_a_search_and_where_it_lies_is_not(tmp_path: 
     third = make_settings({**values, "data": [str(moved)]})
     assert third.data_identity != first.data_identity
     assert third.name != first.name
+    store = SearchStore(search_dir(tmp_path / "home", first.name))
+    store.open(first)
+    assert store.settings().data_identity == first.data_identity
+    assert store.settings({"data": (str(moved),)}).data == (str(moved),)
+    store.check_same(second)
+    with pytest.raises(AutoPruneError, match="exists with another --data"):
+        store.check_same(third)
     assert make_settings({}).data_identity == ""
     assert "data_identity" not in make_settings({}).fixed()

@@ -106,12 +106,13 @@ def of_settings(settings: SearchSettings) -> dict[str, Any]:
 
     Searches of earlier versions did not write these down beside their results.
     """
-    splits = splits_of(settings.data_spec)
+    # All of the split, whose size a user's data says; that it is the same data is a fact too.
+    usual = splits_of(None).size("search") if not settings.data else None
     return {
         "deployable": settings.deployable,
         "multiple": settings.multiple,
         "floors": sorted(settings.floors),
-        "search_samples": settings.search_samples or splits.size("search"),
+        "search_samples": settings.search_samples or usual,
         "data": settings.data_identity or None,
         "device": _running(settings),
     }
