@@ -144,6 +144,8 @@ def export(
         format: ``hf``, or another that ``autoprune export --help`` lists.
         rebuild: train it again, and state the difference to what was kept.
         gpus: to rebuild with; 0 computes on the CPU.
+        register: name of a model in MLflow's registry that it becomes a version of.
+        tracking_uri: MLflow server of that registry; by default sqlite in ``home``.
         register: name to register a checkpoint under in MLflow's model registry as well.
         tracking_uri: of that registry; by default the one of ``home``.
         home: of the search.
