@@ -1,6 +1,8 @@
 # Two commands set everything up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+# Processes that tests run in; each takes up to 3 GB.
+TESTERS ?= 2
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
@@ -22,7 +24,7 @@ demo: setup
 	$(BIN)/autoprune search --budget 60% --trials 24 --name demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Every command of the README, run in order in one folder; what cannot be had here has a stand-in."""
+"""Every command of the README, in order, in one folder; what cannot be had here has a stand-in."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ def test_the_readme_runs(tmp_path: Path) -> None:
     shutil.copytree(embedded_path(), tmp_path / "my-vlm")
     llava(tmp_path, name="my_data.json")
     read, _ = write_tasks(tmp_path / "tasks")
+    copies = " ".join(
+        f"--task-data {name}={write(name, tmp_path / 'copies')}" for name in ("pope", "gqa")
+    )
     given = {
-        "./my_task.yaml": str(read),
-        "pope,gqa": "pope,gqa "
-        + " ".join(
-            f"--task-data {name}={write(name, tmp_path / 'copies')}" for name in ("pope", "gqa")
-        ),
+        "pope,gqa,./my_task.yaml": f"pope,gqa,{read} {copies}",
         "3B-params": "1.2M-params",
         "2B-params": "1.2M-params",
         "6GiB-memory": "12MiB-memory",
