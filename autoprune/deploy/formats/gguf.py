@@ -27,7 +27,7 @@ LIBRARIES = {
     "xllamacpp": "xllamacpp",
 }
 FILE = "model.gguf"
-TOLERANCE: Mapping[str, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
+TOLERANCE: Mapping[str, float] = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 5e-3}
 """Largest difference of a log-probability relative to the largest, by the file's precision.
 
 llama.cpp rounds activations to 16 bits where weights have 16; in float32 it sums otherwise.
