@@ -163,7 +163,7 @@ def _registry(name: str | None, typed: str | None, format_name: str, home: Path)
             f"export with --format {CHECKPOINT}, or leave --register out"
         )
     from autoprune.tracking.location import check_tracking, default_uri
-    from autoprune.tracking.registry import check_name
+    from autoprune.tracking.model_names import check_name
 
     check_name(name)
     uri = typed or default_uri(home)

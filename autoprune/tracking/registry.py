@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -36,10 +35,10 @@ from autoprune.tracking.location import (
     sqlite_path,
     without_credentials,
 )
+from autoprune.tracking.model_names import CHAMPION, check_alias, check_name
 from autoprune.tracking.store import PARENT_TAG, quiet_environment, source_tags
 from autoprune.tracking.tracker import EXPERIMENT
 
-CHAMPION = "champion"
 VERSIONS_TAG = "mlflow.modelVersions"  # by which the UI knows a logged model as registered
 CONTENT_TAG = "autoprune.content"  # hash of a checkpoint's files: nothing is registered twice
 PARENT_RUN_TAG = "autoprune.parent_run"
@@ -130,37 +129,6 @@ def register(
             ) from error
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that MLflow or an address of a model does not take.
-
-    Raises:
-        AutoPruneError: it is such a name.
-    """
-    if not name.strip() or name != name.strip() or not name.isprintable() or name in (".", ".."):
-        raise AutoPruneError(f"{name!r} is no name for a model: give one such as my-vlm")
-    if odd := sorted(set(name) & set("/\\:@?#%\"`'")):
-        raise AutoPruneError(
-            f"{name!r} is no name for a model, as {odd[0]!r} means something else in "
-            "models:/NAME@ALIAS: use letters, digits, '-', '_' and '.'"
-        )
-
-
-def check_alias(alias: str) -> None:
-    """Refuse an alias that MLflow does not take.
-
-    Raises:
-        AutoPruneError: it is such an alias.
-    """
-    if not re.fullmatch(r"[\w-]{1,255}", alias):
-        raise AutoPruneError(
-            f"{alias!r} is no alias: use letters, digits, '-' and '_', such as {CHAMPION}"
-        )
-    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
-        raise AutoPruneError(
-            f"alias {alias!r} is one that MLflow gives itself: choose another, such as {CHAMPION}"
-        )
-
-
 class _Registry:
     """One store's runs and models, through MLflow's client."""
 
@@ -224,6 +192,8 @@ class _Registry:
         from mlflow.entities import LoggedModelOutput
 
         run, parent = self._runs(exported)
+        if parent:
+            self._check_place(run.info.experiment_id)
         model = self.client.create_logged_model(
             run.info.experiment_id,
             name=exported.name,
@@ -247,6 +217,16 @@ class _Registry:
         except BaseException:
             self._discard(model)
             raise
+
+    def _check_place(self, experiment_id: str) -> None:
+        """Refuse a folder of artifacts that is gone: MLflow would make it anew where it was."""
+        place = self.client.get_experiment(experiment_id).artifact_location
+        root = _folder(place)
+        if root is not None and not root.is_dir():
+            raise AutoPruneError(
+                f"{hidden_password(self.uri)} keeps its files in {root}, which is not there: move "
+                "its directory back to where it was, or link it there"
+            )
 
     def _upload(self, exported: Exported, model: Any) -> None:
         # File by file from where they stand, so that nothing large is staged.
@@ -272,9 +252,8 @@ class _Registry:
         with contextlib.suppress(Exception):
             self.client.finalize_logged_model(model.model_id, "FAILED")
             self.client.delete_logged_model(model.model_id)
-        place = urlsplit(model.artifact_location)
-        if place.scheme == "file":
-            shutil.rmtree(Path(unquote(place.path)).parent, ignore_errors=True)
+        if (folder := _folder(model.artifact_location)) is not None:
+            shutil.rmtree(folder.parent, ignore_errors=True)
 
     def _runs(self, exported: Exported) -> tuple[Any, str]:
         """Return the run of the trial, and the id of its search's run or nothing."""
@@ -338,6 +317,12 @@ class _Registry:
         known.append({"name": name, "version": str(version.version)})
         self.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(known)})
         return version
+
+
+def _folder(address: str) -> Path | None:
+    """Return the folder of an address of artifacts, or None where they are elsewhere."""
+    place = urlsplit(address)
+    return Path(unquote(place.path)) if place.scheme == "file" else None
 
 
 def _is_of(metrics: Mapping[str, float], exported: Exported) -> bool:

@@ -32,6 +32,11 @@ from autoprune.tracking.location import (
 HOST = "127.0.0.1"
 PORT = 5000
 TRIED_PORTS = 20
+REFUSED_PORTS = frozenset(
+    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6679, 6697, 10080}
+    | set(range(6665, 6670))
+)
+"""Ports above 1023 that the Fetch standard forbids (its "bad ports")."""
 
 
 class MlflowUI:
@@ -182,6 +187,10 @@ def _free_port(host: str, port: int | None) -> int:
     if port is not None:
         if not 0 < port < 65536:
             raise AutoPruneError(f"port {port} does not exist: give one from 1 to 65535")
+        if port in REFUSED_PORTS:
+            raise AutoPruneError(
+                f"port {port} is one that browsers refuse to open: give another, such as {PORT}"
+            )
         if not _is_free(host, port):
             raise AutoPruneError(
                 f"port {port} is in use: leave --port out to take a free one, or end what listens "

@@ -53,6 +53,8 @@ def test_a_port_in_use(home: Path) -> None:
         listener.listen()
         with pytest.raises(AutoPruneError, match="leave --port out"):
             start_ui(home, port=listener.getsockname()[1])
+    with pytest.raises(AutoPruneError, match="browsers refuse"):
+        start_ui(home, port=5060)
     with pytest.raises(AutoPruneError, match="65535"):
         start_ui(home, port=70_000)
 

@@ -147,6 +147,13 @@ def test_a_failed_copy_leaves_nothing(
     assert register(default_uri(home), tmp_path / "c", "m").version == 1
 
 
+def test_a_home_that_was_moved_is_told(searched: MlflowStore, home: Path, tmp_path: Path) -> None:
+    (home / "artifacts").rename(home / "moved")
+    with pytest.raises(AutoPruneError, match=r"keeps its files in .*artifacts, which is not there"):
+        register(default_uri(home), checkpoint(tmp_path / "c"), "m")
+    assert not (home / "artifacts").exists()
+
+
 def _no_directory(folder: Path) -> Path:
     return folder / "nowhere"
 
