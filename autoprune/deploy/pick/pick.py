@@ -147,8 +147,9 @@ def pick(
         limits: from ``limits.read_limits``.
         floors: ``NAME=SHARE`` of tasks or capabilities; the searches' own hold as well.
         device: of the catalogue, or ``here``, where latency is measured; the point has to fit
-            its memory.
-        context: text tokens of the prompt that memory and latency are said for.
+            its memory. None: where latency is bounded, the first search's own.
+        context: text tokens of the prompt that memory and latency are said for; None: the first
+            search's own.
         home: that measured devices are kept in.
 
     Raises:
@@ -159,6 +160,10 @@ def pick(
     pool, from_floors = with_floors(pool, read_floors(floors, searches))
     every = [*limits, *from_floors]
     wanted = {limit.figure for limit in limits}
+    # What the search was planned for holds, unless something else is typed.
+    settings = searches[0].store.settings()
+    if "latency" in wanted and device is None:
+        device = settings.device
     if "latency" in wanted and device is None:
         raise AutoPruneError(
             "--max-latency holds for a device: name one by --device ('autoprune devices' lists "
@@ -169,7 +174,9 @@ def pick(
         from autoprune.cost.deployment import deployment_of
 
         dense = _dense(searches)
-        prompt = deployment_of(dense.config, context)
+        tokens = settings.context if context is None else context
+        images, image_tokens = settings.images_per_prompt, settings.image_tokens
+        prompt = deployment_of(dense.config, tokens, images, image_tokens)
         known = None if device is None or device == HERE else _device(device, home)
         pool = with_costs(pool, dense, prompt, known, here=device == HERE)
         if known is not None:
