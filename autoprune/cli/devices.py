@@ -79,6 +79,8 @@ def show(device: Device) -> None:
     kept = f" of {size_on_disk(device.installed)}: {device.basis}" if device.installed else ""
     table.add_row("memory", size_on_disk(device.memory) + kept)
     table.add_row("bandwidth", f"{device.bandwidth / 1e9:.4g} GB/s")
+    for wide, rate in device.reading.items():
+        table.add_row(f"{wide:,} wide", f"{rate / 1e9:.4g} GB/s of matrices of that many columns")
     if device.cache_bandwidth:
         table.add_row("attention", f"reads its cache at {device.cache_bandwidth / 1e9:.4g} GB/s")
     for dtype, rate in device.compute.items():

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Device:
         basis: what that share rests on.
         cache_bandwidth: bytes a second that a token's attention reads of its cache; 0 where it was
             not measured, and ``bandwidth`` counts.
+        reading: columns of a matrix -> bytes a second that its product with a vector reads, as
+            narrow ones are read slower; empty where it was not measured, and ``bandwidth`` counts.
         layer_seconds: time that a decoder layer takes beside reading and computing, a token;
             0 where it was not measured.
         step_seconds: time that a token takes beside its layers and head; 0 where not measured.
@@ -61,12 +64,26 @@ class Device:
     keeps: float = 0.0
     basis: str = ""
     cache_bandwidth: float = 0.0
+    reading: Mapping[int, float] = field(default_factory=dict)
     layer_seconds: float = 0.0
     step_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values that :func:`read_device` reads."""
-        return asdict(self)
+        return {**asdict(self), "reading": {str(wide): rate for wide, rate in self.reading.items()}}
+
+    def reads(self, columns: int) -> float:
+        """Return the bytes a second of a matrix of so many columns, between measured widths."""
+        if not self.reading:
+            return self.bandwidth
+        widths = sorted(self.reading)
+        if columns <= widths[0]:
+            return self.reading[widths[0]]
+        for low, high in pairwise(widths):
+            if columns <= high:
+                part = math.log(columns / low) / math.log(high / low)
+                return self.reading[low] + part * (self.reading[high] - self.reading[low])
+        return self.reading[widths[-1]]
 
 
 @lru_cache(maxsize=1)
@@ -144,7 +161,9 @@ def read_device(path: Path) -> Device:
     mend = "'autoprune profile -o FILE' writes one"
     try:
         values = json.loads(path.read_text())
-        device = Device(**{**values, "sources": tuple(values.get("sources", ()))})
+        reading = {int(wide): rate for wide, rate in values.get("reading", {}).items()}
+        sources = tuple(values.get("sources", ()))
+        device = Device(**{**values, "sources": sources, "reading": reading})
     except OSError as error:
         raise AutoPruneError(f"device {path}: {error.strerror or error}; {mend}") from None
     except (ValueError, TypeError, AttributeError):
@@ -153,6 +172,7 @@ def read_device(path: Path) -> Device:
         "memory": device.memory,
         "bandwidth": device.bandwidth,
         **{f"compute of {name}": rate for name, rate in dict(device.compute).items()},
+        **{f"reading at {wide}": rate for wide, rate in device.reading.items()},
     }
     for what, figure in figures.items():
         if not isinstance(figure, (int, float)) or not math.isfinite(figure) or figure <= 0:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autoprune.cost.bytes import layer_bytes
+from autoprune.cost.bytes import layer_bytes, linears_of
 from autoprune.cost.deployment import Deployment, Kept, placed
 from autoprune.cost.devices import Device
 from autoprune.cost.flops import layer_flops
 from autoprune.models.precision import precision_of
-from autoprune.models.shape import BackboneSpec
+from autoprune.models.shape import BackboneSpec, LayerShape
 
 Kind = Literal["modelled", "measured"]
 
@@ -81,13 +81,21 @@ class Roofline:
         for place, shape in placed(spec, pruned):
             seen = self.deployment.cached(place)
             cached = item * 2 * shape.kv_heads * spec.head_dim * seen
-            read = layer_bytes(spec, shape, precision) / self.device.bandwidth
+            read = layer_bytes(spec, shape, precision) * self._seconds_a_byte(shape)
             read += cached / (self.device.cache_bandwidth or self.device.bandwidth)
             total += self._longer(read, layer_flops(spec, shape, seen), dtype)
             total += self.device.layer_seconds
         head = self.deployment.head_params
-        total += self._longer(item * head / self.device.bandwidth, 2.0 * head, dtype)
+        total += self._longer(item * head / self.device.reads(spec.hidden_size), 2.0 * head, dtype)
         return Latency(total, "modelled", self.device.name, dtype)
+
+    def _seconds_a_byte(self, shape: LayerShape) -> float:
+        """Return how long a byte of a layer's weights takes to read, all matrices together."""
+        if not self.device.reading:
+            return 1 / self.device.bandwidth
+        entries = [(rows * wide, wide) for rows, wide in linears_of(self.spec, shape)]
+        seconds = sum(count / self.device.reads(wide) for count, wide in entries)
+        return seconds / sum(count for count, _ in entries)
 
     def _longer(self, seconds: float, operations: float, dtype: str) -> float:
         return max(seconds, operations / self.device.compute[dtype]) if dtype else seconds

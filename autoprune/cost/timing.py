@@ -32,6 +32,9 @@ KEEPS = 0.15
 BEYOND = 512 * MIB
 """Bytes that bandwidth is measured over: beyond the caches of any machine so far."""
 
+WIDTHS = (512, 1024, 2048)
+"""Columns of the narrower matrices that reading is measured at; the widest have 4,096."""
+
 _TOKENS, _VOCABULARY = 64, 16
 
 
@@ -190,9 +193,16 @@ def copy_bandwidth(device: torch.device) -> float:
     return BEYOND / statistics.median(times(lambda: target.copy_(source), device, 7))
 
 
-def reading_bandwidth(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Return the bytes a second that products of a vector with matrices read beyond the caches."""
-    side = 4096
+def reading_bandwidth(
+    device: torch.device, side: int = 4096, dtype: torch.dtype = torch.float32
+) -> float:
+    """Return the bytes a second that products of a vector with matrices read beyond the caches.
+
+    Args:
+        device: to measure.
+        side: rows and columns of each matrix.
+        dtype: of matrices and vector.
+    """
     count = max(2, BEYOND // (side * side * dtype.itemsize))
     matrices = [torch.full((side, side), 0.01, dtype=dtype, device=device) for _ in range(count)]
     vector = torch.full((1, side), 0.01, dtype=dtype, device=device)
@@ -279,8 +289,12 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
         rounds["copy"].append(copy_bandwidth(device))
         rounds["read"].append(reading_bandwidth(device))
         rounds["attend"].append(attention_bandwidth(device))
+        for side in WIDTHS:
+            rounds.setdefault(f"{side}", []).append(reading_bandwidth(device, side))
         compute[dtype] = matmul_rate(device, getattr(torch, dtype), 4096 if gpu else 512)
-    copied, bandwidth, attended = (statistics.median(found) for found in rounds.values())
+    rates = {what: statistics.median(found) for what, found in rounds.items()}
+    copied, bandwidth, attended = rates["copy"], rates["read"], rates["attend"]
+    reading = {side: rates[f"{side}"] for side in WIDTHS} | {4096: bandwidth}
     on_step("decoding with layers of no weights")
     layer, step = overheads(device)
     return Device(
@@ -290,6 +304,7 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
         memory=int((1 - KEEPS) * installed),
         bandwidth=bandwidth,
         cache_bandwidth=attended,
+        reading=reading,
         compute=compute,
         sources=(
             f"measured by autoprune profile with torch {torch.__version__}: products of a vector "

@@ -94,10 +94,11 @@ class SearchStudy:
         self._cells = cells
         self._floors = floors
         self._deferred: dict[int, tuple[float, int, float, float, float | None]] = {}
+        costs: list[Any] = ["minimize"] * (2 if self._timed else 1)
         self._study: optuna.Study = optuna.create_study(
             storage=storage,
             study_name=name,
-            directions=[*("minimize",) * (2 if self._timed else 1), "maximize"],
+            directions=[*costs, "maximize"],
             sampler=make_sampler("random", seed, trials),
             load_if_exists=True,
         )

@@ -88,10 +88,10 @@ def row_of(case: Case, machine: Any, copied: float, dtype: str) -> dict[str, Any
     spec = spec_of(config)
     shapes = shapes_of(spec, case.cut)
     prompt = deployment_of(config, case.context)
-    free = {"layer_seconds": 0.0, "step_seconds": 0.0, "cache_bandwidth": 0.0}
+    free = {"layer_seconds": 0.0, "step_seconds": 0.0, "cache_bandwidth": 0.0, "reading": {}}
     plain, second = (
         replace(machine, bandwidth=copied, **free),
-        replace(machine, cache_bandwidth=0.0),
+        replace(machine, cache_bandwidth=0.0, reading={}),
     )
     row = {
         "size": case.size,

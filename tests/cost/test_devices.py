@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_files_that_are_no_entry(tmp_path: Path, changed: object) -> None:
     path.write_text(whole if isinstance(whole, str) else json.dumps(whole))
     with pytest.raises(AutoPruneError, match=r"box\.json"):
         find_device(str(path))
+
+
+def test_reading_lies_between_measured_widths() -> None:
+    plain = find_device("l4")
+    assert plain.reads(17) == plain.bandwidth
+    narrow = replace(plain, reading={512: 1e9, 2048: 3e9})
+    assert [narrow.reads(wide) for wide in (8, 512, 1024, 2048, 9999)] == pytest.approx(
+        [1e9, 1e9, 2e9, 3e9, 3e9]
+    )

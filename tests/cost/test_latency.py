@@ -106,3 +106,16 @@ def test_median_and_its_interval() -> None:
     assert found.seconds == 51
     assert (found.low, found.high) == (41, 61)
     assert found.kind == "measured"
+
+
+def test_narrow_matrices_are_read_at_their_own_rate(llava: tuple[Any, BackboneSpec]) -> None:
+    config, spec = llava
+    prompt = deployment_of(config)
+    plain = modelled_latency(spec, None, "bfloat16", prompt, SLOW).seconds
+    same = replace(SLOW, reading={4096: 1e9, 11008: 1e9})
+    assert modelled_latency(spec, None, "bfloat16", prompt, same).seconds == pytest.approx(plain)
+    # The out-projection of the MLP alone has 11,008 columns.
+    fast = replace(SLOW, reading={4096: 1e9, 11008: 2e9})
+    found = modelled_latency(spec, None, "bfloat16", prompt, fast).seconds
+    saved = 32 * 2 * 4096 * 11008 / 2e9
+    assert found == pytest.approx(plain - saved, rel=1e-3)
