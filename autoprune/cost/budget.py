@@ -29,7 +29,7 @@ BYTES: dict[str, int] = {
     "GB": 10**9,
 }
 SECONDS: dict[str, float] = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-EXAMPLES = "such as 60%, 850M-params, 3GiB-bytes, 6GiB-memory or 40ms-latency"
+EXAMPLES = "such as 60%, 3B-params, 3GiB-bytes, 6GiB-memory or 40ms-latency"
 _FORM = re.compile(r"(?P<number>[+-]?[\d.,]+)\s*(?P<scale>[A-Za-z]*)\s*(?P<unit>%|-\s*\w+)?")
 
 
