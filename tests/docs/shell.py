@@ -66,10 +66,21 @@ def run(command: str, folder: Path, given: Mapping[str, str]) -> str:
     return done.stdout
 
 
+def _heeds_interrupts() -> None:
+    """Let a child end by Ctrl-C, also of a test that was started in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _served(words: list[str], folder: Path, env: Mapping[str, str]) -> str:
     """Run a server until it says where it is, and interrupt it as its reader does."""
     with subprocess.Popen(
-        words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words,
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_heeds_interrupts,
     ) as process:
         said: list[str] = []
         assert process.stdout is not None
@@ -86,7 +97,10 @@ def _served(words: list[str], folder: Path, env: Mapping[str, str]) -> str:
             time.sleep(0.2)
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
         reader.join()
     assert any(SERVES in line for line in said), "".join(said)
     return "".join(said)
