@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoprune.cost.parameters import Shaped
-from autoprune.cost.vision import vision_flops, vision_room
+from autoprune.cost.vision import takes_any_size, vision_flops, vision_room
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.shape import BackboneSpec, LayerShape, meta_model
@@ -58,7 +58,7 @@ class Deployment:
     @property
     def said(self) -> str:
         """The prompt in words."""
-        if not self.image_tokens:
+        if not self.images * self.image_tokens:
             return f"{self.context:,} tokens of text"
         images = "1 image" if self.images == 1 else f"{self.images} images"
         return f"{self.context:,} tokens of text and {images} of {self.image_tokens:,} tokens"
@@ -82,7 +82,7 @@ def deployment_of(
         context: text tokens; by default :data:`CONTEXT`, or what the model has positions for.
         images: in a prompt; by default one, none for a plain language model.
         image_tokens: of one image; by default those of one tile, or of a square image of
-            ``vision.SIDE`` pixels.
+            ``vision.SIDE`` pixels, smaller where the positions do not hold one.
 
     Raises:
         AutoPruneError: for images that the model does not read, or more tokens than it has
@@ -96,8 +96,10 @@ def deployment_of(
         )
     count = (IMAGES if vision else 0) if images is None else images
     model = meta_model(config)
-    an_image = vision_flops(model, image_tokens).image_tokens if vision else 0
     most = getattr(text, "max_position_embeddings", None) or 2**31
+    if image_tokens is None and count and takes_any_size(config):
+        image_tokens = _as_large_as_fits(model, most, count, context)
+    an_image = vision_flops(model, image_tokens).image_tokens if vision else 0
     room = most - count * an_image
     if room < 1 or (context is not None and context > room):
         asked = f"{count} images of {an_image:,} tokens"
@@ -119,6 +121,16 @@ def deployment_of(
         head_params=text.hidden_size * text.vocab_size,
         vision_room=count * vision_room(model, image_tokens),
     )
+
+
+def _as_large_as_fits(model: Any, most: int, count: int, context: int | None) -> int | None:
+    """Return an image's tokens where a tower takes any size; None: the usual image fits.
+
+    Half of the positions are left to text whose length was not stated.
+    """
+    room = most // 2 if context is None else most - context
+    usual = vision_flops(model).image_tokens
+    return None if count * usual <= room else max(1, room // count)
 
 
 def placed(spec: BackboneSpec, pruned: Kept) -> Iterator[tuple[int, LayerShape]]:

@@ -72,6 +72,11 @@ def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
     )
 
 
+def takes_any_size(config: Any) -> bool:
+    """Return whether the tower of a model takes images of any size, not tiles of one."""
+    return not getattr(config.vision_config, "image_size", None)
+
+
 def _patches(vision: Any, image_tokens: float | None) -> int:
     """Return the patches of a tile; of the whole image where the tower takes any size."""
     if not getattr(vision, "image_size", None) and image_tokens is not None:
