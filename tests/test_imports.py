@@ -43,7 +43,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"__init__"}
 SEARCH = (
     ("fronts", "knobs", "options", "patience"),
     ("sampling",),
-    ("own_data",),
+    ("own_data", "running"),
     ("settings",),
     ("candidates", "exams", "fidelity", "outlook", "records"),
     ("listener", "study", "work"),

@@ -35,6 +35,7 @@ class SearchOptions(TypedDict, total=False):
     columns: Names
     max_length: int
     device: str | Path
+    cost_model: str
     context: int
     images_per_prompt: int
     image_tokens: int

@@ -56,6 +56,7 @@ def search(
         list[str] | None, setting("quantize", GOAL, metavar="none|int8|int4[,...]")
     ] = None,
     device: Annotated[str | None, setting("device", GOAL, metavar="NAME|FILE|here")] = None,
+    cost_model: Annotated[str | None, setting("cost_model", GOAL, metavar="NAME")] = None,
     context: Annotated[int | None, setting("context", GOAL, metavar="TOKENS")] = None,
     images_per_prompt: Annotated[int | None, setting("images_per_prompt", GOAL)] = None,
     image_tokens: Annotated[int | None, setting("image_tokens", GOAL, metavar="TOKENS")] = None,

@@ -8,7 +8,7 @@ a layer and a token take beside that is added where it was measured (``autoprune
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +16,11 @@ from autoprune.cost.bytes import layer_bytes, linears_of
 from autoprune.cost.deployment import Deployment, Kept, placed
 from autoprune.cost.devices import Device
 from autoprune.cost.flops import layer_flops
+from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.models.precision import precision_of
 from autoprune.models.shape import BackboneSpec, LayerShape
+from autoprune.plugins import COST_MODELS as GROUP
+from autoprune.plugins import Table
 
 Kind = Literal["modelled", "measured"]
 
@@ -106,11 +109,58 @@ def rated(device: Device, dtype: str) -> str:
     return next((other for other in INSTEAD[dtype] if other in device.compute), "")
 
 
-def modelled_latency(
+CostModel = Callable[[BackboneSpec, Kept, str, Deployment, Device], float]
+"""Returns the seconds of a decoded token at batch 1.
+
+It is given the dense model's shape, what is kept of it, the precision of its weights, the prompt
+and the device. Fewer units take no longer, as budgets are met by taking units away.
+"""
+
+
+def _roofline(
     spec: BackboneSpec, pruned: Kept, precision: str, deployment: Deployment, device: Device
+) -> float:
+    return Roofline(spec, deployment, device).of(pruned, precision).seconds
+
+
+COST_MODELS: Table[CostModel] = Table(
+    GROUP,
+    {"roofline": _roofline},
+    callable,
+    "a function of shape, plan, precision, prompt and device",
+)
+"""Models of latency by name; packages may add their own (see ``plugins``)."""
+
+
+def modelled_latency(
+    spec: BackboneSpec,
+    pruned: Kept,
+    precision: str,
+    deployment: Deployment,
+    device: Device,
+    model: str = "roofline",
 ) -> Latency:
-    """Return the modelled time of a decoded token; see :class:`Roofline`."""
-    return Roofline(spec, deployment, device).of(pruned, precision)
+    """Return the modelled time of a decoded token.
+
+    Args:
+        spec: of the dense model.
+        pruned: what is kept, see ``deployment.Kept``.
+        precision: a key of ``models.precision.PRECISIONS``.
+        deployment: the prompt.
+        device: that runs it.
+        model: a name in :data:`COST_MODELS`.
+
+    Raises:
+        AutoPruneError: for an unknown model, or one that says no time above 0.
+    """
+    if model not in COST_MODELS:
+        raise AutoPruneError(f"unknown cost model {model!r}{did_you_mean(model, COST_MODELS)}")
+    seconds = float(COST_MODELS[model](spec, pruned, precision, deployment, device))
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise AutoPruneError(
+            f"cost model {model!r} says {seconds:g} s a token, and a time above 0 is wanted: mend it"
+        )
+    return Latency(seconds, "modelled", device.name, rated(device, precision_of(precision).dtype))
 
 
 def measured(times: Sequence[float], device: str, dtype: str) -> Latency:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -16,8 +16,8 @@ from autoprune.search.knobs.grid import cells
 from autoprune.search.knobs.space import load_space
 from autoprune.search.options import flag, parse_bytes, problem_line, whole_path
 from autoprune.search.own_data import DataSettings
+from autoprune.search.running import RunningSettings
 from autoprune.search.sampling.samplers import SAMPLERS
-from autoprune.tracking.records import TIMED
 
 FREE = frozenset(
     {
@@ -55,6 +55,7 @@ LATER = frozenset(
         "context",
         "images_per_prompt",
         "image_tokens",
+        "cost_model",
         "refine",
         "rung_share",
         "warm_start",
@@ -79,7 +80,7 @@ MOST = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
-class SearchSettings(DataSettings):
+class SearchSettings(DataSettings, RunningSettings):
     """Every setting of a search. Frozen; unknown fields are refused.
 
     Use :func:`make_settings`, which turns a wrong value into a line for the user.
@@ -104,32 +105,6 @@ class SearchSettings(DataSettings):
     quantize: tuple[str, ...] = Field(
         ("none",),
         description="Precision of the finished backbone: none, int8, int4; several are searched.",
-    )
-    objective: Literal["params", "bytes", "memory"] = Field(
-        "params",
-        description="Size that the front is drawn over: params, bytes (always where the backbone "
-        "is quantised) or memory; latency beside it, as in bytes,latency, is a third objective.",
-    )
-    timed: bool = Field(
-        False, description="Whether latency is an objective; said as --objective latency."
-    )
-    device: str | None = Field(
-        None,
-        description="Device to plan for (see 'autoprune devices'), an entry's file, or here, as "
-        "'autoprune profile' measured it; its memory is a budget unless one is given.",
-    )
-    context: int | None = Field(
-        None,
-        description="Tokens of text, prompt and answer, that memory and latency are said for; by "
-        "default 1,024, or what the model has positions for.",
-    )
-    images_per_prompt: int | None = Field(
-        None, description="Images beside that text; by default 1."
-    )
-    image_tokens: int | None = Field(
-        None,
-        description="Tokens that an image becomes; by default those of one tile, or of 448 by 448 "
-        "pixels.",
     )
     tasks: tuple[str, ...] = Field(
         (),
@@ -254,14 +229,7 @@ class SearchSettings(DataSettings):
             raise AutoPruneError(f"{flag(info.field_name)} {value} is below 1: give 1 or more")
         return value
 
-    @field_validator("images_per_prompt")
-    @classmethod
-    def _none_or_more(cls, value: int | None) -> int | None:
-        if value is not None and value < 0:
-            raise AutoPruneError(f"--images-per-prompt {value} is below 0: give 0 or more")
-        return value
-
-    @field_validator("search_samples", "confirm_samples", "multiple", "context", "image_tokens")
+    @field_validator("search_samples", "confirm_samples", "multiple")
     @classmethod
     def _one_or_more(cls, value: int | None, info: Any) -> int | None:
         if value is not None and value < 1:
@@ -336,15 +304,6 @@ class SearchSettings(DataSettings):
                 f"{','.join(data['quantize'])} saves: leave --objective out, or say bytes or memory"
             )
         return {"objective": "bytes", **data}
-
-    @model_validator(mode="after")
-    def _timed_somewhere(self) -> SearchSettings:
-        if self.timed and self.device is None:
-            raise AutoPruneError(
-                "--objective latency needs a --device to be said for: name one of 'autoprune "
-                "devices', or run 'autoprune profile' and say here"
-            )
-        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -437,11 +396,6 @@ class SearchSettings(DataSettings):
                 del values[field]
         values["space"] = load_space(self.space).model_dump(mode="json")
         return values
-
-    @property
-    def counted(self) -> str:
-        """What the front is drawn over: the unit of sizes, and latency behind it if it counts."""
-        return f"{self.objective}{TIMED if self.timed else ''}"
 
     @property
     def precisions(self) -> tuple[str, ...]:

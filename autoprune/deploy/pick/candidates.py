@@ -186,7 +186,13 @@ def with_floors(pool: Pool, floors: Sequence[Floor]) -> tuple[Pool, tuple[Limit,
 
 
 def with_costs(
-    pool: Pool, dense: Inspected, prompt: Deployment, device: Device | None, *, here: bool = False
+    pool: Pool,
+    dense: Inspected,
+    prompt: Deployment,
+    device: Device | None,
+    *,
+    here: bool = False,
+    cost_model: str = "roofline",
 ) -> Pool:
     """Return the points with their memory, and with their latency where a device is named.
 
@@ -196,22 +202,22 @@ def with_costs(
         prompt: that both are said for.
         device: that latency is modelled for.
         here: measure it on this machine instead.
+        cost_model: that says it otherwise.
     """
     from dataclasses import replace
 
-    from autoprune.cost.latency import Roofline
+    from autoprune.cost.latency import modelled_latency
     from autoprune.cost.memory import memory_of
     from autoprune.deploy.pick.measure import measure
 
-    roof = None if device is None else Roofline(dense.spec, prompt, device)
     made = []
     for candidate in pool.candidates:
         plan, precision = plan_of(candidate, dense), candidate.point.precision
         latency = None
         if here:
             latency = measure(dense.config, plan, precision, prompt)
-        elif roof is not None:
-            latency = roof.of(plan, precision)
+        elif device is not None:
+            latency = modelled_latency(dense.spec, plan, precision, prompt, device, cost_model)
         memory = memory_of(dense.spec, plan, precision, prompt)
         made.append(replace(candidate, memory=memory, latency=latency))
     return replace(pool, candidates=tuple(made))

@@ -10,7 +10,7 @@ from typing import Any
 from autoprune.cost.bytes import format_bytes, stored_bytes
 from autoprune.cost.deployment import Deployment, Kept, deployment_of
 from autoprune.cost.devices import Device, find_device
-from autoprune.cost.latency import Latency, Roofline
+from autoprune.cost.latency import Latency, modelled_latency
 from autoprune.cost.memory import Memory, memory_of
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
@@ -48,12 +48,14 @@ class Bounds:
         prompt: that memory and latency are said for.
         device: that latency is said for, if one was named.
         limits: that every candidate keeps to.
+        cost_model: that says latency.
     """
 
     spec: BackboneSpec
     prompt: Deployment
     device: Device | None = None
     limits: tuple[Bound, ...] = ()
+    cost_model: str = "roofline"
 
     def memory(self, pruned: Kept, precision: str) -> Memory:
         """Return the memory of a plan."""
@@ -63,7 +65,9 @@ class Bounds:
         """Return the modelled time of a plan's token; None without a device."""
         if self.device is None:
             return None
-        return Roofline(self.spec, self.prompt, self.device).of(pruned, precision)
+        return modelled_latency(
+            self.spec, pruned, precision, self.prompt, self.device, self.cost_model
+        )
 
     def taken(self, unit: str, pruned: Kept, precision: str) -> float:
         """Return what a plan takes in the unit of a bound."""

@@ -154,7 +154,7 @@ def _bounds(
             found.append(Bound(limit.text, "latency", limit.latency))
         if limit.bytes is not None and settings.objective == "memory":
             found.append(Bound(limit.text, "bytes", limit.bytes))
-    bounds = Bounds(spec, prompt, device, tuple(found))
+    bounds = Bounds(spec, prompt, device, tuple(found), settings.cost_model)
     typed = [limit for limit in limits if limit.unit in RUNNING]
     alone = typed and len(typed) == len(limits) and settings.quantize == ("none",)
     if alone and not any(bounds.broken(None, precision)):
@@ -167,7 +167,7 @@ def _bounds(
         )
     if device is not None and not any(bound.unit == "memory" for bound in found):
         found.append(Bound(f"the memory of {device.name}", "memory", device.memory, implied=True))
-    return Bounds(spec, prompt, device, tuple(found))
+    return Bounds(spec, prompt, device, tuple(found), settings.cost_model)
 
 
 def channel_multiple(settings: SearchSettings, spec: BackboneSpec) -> int:

@@ -22,6 +22,7 @@ from autoprune.search.knobs.space import Space
 from autoprune.search.knobs.table import KNOBS, Value
 from autoprune.search.options import flag
 from autoprune.search.records.store import SearchStore, find_search, search_dir
+from autoprune.search.running import ROOFLINE
 from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.starts.baselines import room
 from autoprune.search.study import Told, contains, read_study
@@ -127,7 +128,8 @@ def _running(settings: SearchSettings) -> list[str] | None:
     if not held and settings.device is None and settings.objective != "memory":
         return None
     prompt = (settings.context, settings.images_per_prompt, settings.image_tokens)
-    return [settings.device or "no device", *held, *(str(part) for part in prompt)]
+    other = [settings.cost_model] * (settings.cost_model != ROOFLINE)
+    return [settings.device or "no device", *held, *(str(part) for part in prompt), *other]
 
 
 def warm_up(
