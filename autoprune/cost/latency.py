@@ -158,7 +158,7 @@ def modelled_latency(
     seconds = float(COST_MODELS[model](spec, pruned, precision, deployment, device))
     if not (math.isfinite(seconds) and seconds > 0):
         raise AutoPruneError(
-            f"cost model {model!r} says {seconds:g} s a token, and a time above 0 is wanted: mend it"
+            f"cost model {model!r} says {seconds:g} s a token, which is no time above 0: mend it"
         )
     return Latency(seconds, "modelled", device.name, rated(device, precision_of(precision).dtype))
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.plugins import COST_MODELS, plugin_names
-from autoprune.search.fronts.front import TIMED
 from autoprune.search.options import flag
+from autoprune.tracking.records import TIMED
 
 ROOFLINE = "roofline"
 
