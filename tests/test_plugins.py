@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from autoprune import plugins
+from autoprune.cost.latency import COST_MODELS, modelled_latency
 from autoprune.errors import AutoPruneError
 from autoprune.plugins import Table, plugin_names
 from autoprune.pruning.scores import CRITERIA, scores
@@ -21,11 +22,13 @@ from autoprune.recovery.recipe import RecoveryRecipe
 from autoprune.search.knobs.space import parse_space
 from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import make_settings
-from autoprune.testing import check_criterion, check_loss, check_sampler
+from autoprune.testing import check_cost_model, check_criterion, check_loss, check_sampler
+from autoprune.testing.cost_models import DEVICE, PROMPT
 from autoprune.testing.toy import toy_importance, toy_spec
 
 CODE = '''
 import numpy as np
+from autoprune.cost.latency import COST_MODELS
 from autoprune.recovery.losses import Loss, Needs
 from autoprune.search.sampling.samplers import SAMPLERS
 
@@ -37,12 +40,21 @@ absolute = Loss(
     Needs.TEACHER_HIDDEN, lambda a: (a.hidden.float() - a.teacher_hidden.float()).abs().mean(-1)
 )
 mine = SAMPLERS["random"]
+
+def doubled(*asked):
+    return 2 * COST_MODELS["roofline"](*asked)
+
 number = 5
+nothing = lambda *asked: 0
 '''
 POINTS = {
     "autoprune.criteria": {"squared": "other_package:squared"},
     "autoprune.losses": {"absolute": "other_package:absolute", "number": "other_package:number"},
     "autoprune.samplers": {"mine": "other_package:mine", "gone": "not_there:gone"},
+    "autoprune.cost_models": {
+        "doubled": "other_package:doubled",
+        "nothing": "other_package:nothing",
+    },
 }
 
 
@@ -77,6 +89,7 @@ def test_rows_are_found_and_imported_when_asked_for(other_package: Path) -> None
     check_loss(LOSSES["absolute"])
     check_sampler(SAMPLERS["mine"])
     check_sampler("mine")
+    check_cost_model(COST_MODELS["doubled"])
     assert "other_package" in sys.modules
 
 
@@ -95,6 +108,10 @@ def test_their_rows_work_where_ours_do(other_package: Path) -> None:
     )
     assert space.knobs["recovery"].values() == ("sft+absolute", "sft")
     assert make_settings({"sampler": "mine"}).sampler == "mine"
+    plain, theirs = make_settings({}), make_settings({"cost_model": "doubled"})
+    assert plain.identity() != theirs.identity()
+    asked = (toy_spec(4, 8, 4, 48, 0), None, "float32", PROMPT, DEVICE)
+    assert modelled_latency(*asked, "doubled").seconds == 2 * modelled_latency(*asked).seconds
 
 
 @pytest.mark.parametrize(
@@ -103,6 +120,13 @@ def test_their_rows_work_where_ours_do(other_package: Path) -> None:
         (lambda: LOSSES["number"], "losses 'number' of package other-package is a int"),
         (lambda: SAMPLERS["gone"], "samplers 'gone' of package other-package does not load"),
         (lambda: make_settings({"sampler": "min"}), "did you mean 'mine'"),
+        (lambda: make_settings({"cost_model": "double"}), "did you mean 'doubled'"),
+        (
+            lambda: modelled_latency(
+                toy_spec(4, 8, 4, 48, 0), None, "float32", PROMPT, DEVICE, "nothing"
+            ),
+            "cost model 'nothing' says 0 s a token",
+        ),
         (
             lambda: parse_space("description: x\nknobs: {recovery: [absolute+none, sft]}", "x"),
             "'absolute\\+none' is not one of",

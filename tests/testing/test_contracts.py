@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.cost.latency import COST_MODELS
 from autoprune.pruning.scores import CRITERIA, Importance
 from autoprune.recovery.losses import LOSSES, Loss, Needs
 from autoprune.search.sampling.samplers import SAMPLERS
-from autoprune.testing import check_criterion, check_loss, check_sampler
+from autoprune.testing import check_cost_model, check_criterion, check_loss, check_sampler
 
 
 def _magnitude(importance: Importance, kind: str, text_weight: float) -> np.ndarray:
@@ -95,3 +96,30 @@ def test_a_sampler_that_does_not_heed_its_seed_is_refused() -> None:
     )
     with pytest.raises(AssertionError, match="equal seeds propose differently"):
         check_sampler(unseeded)
+
+
+@pytest.mark.parametrize("name", sorted(COST_MODELS))
+def test_our_cost_models_keep_theirs(name: str) -> None:
+    check_cost_model(COST_MODELS[name])
+
+
+def _roofline(*asked: Any) -> float:
+    return float(COST_MODELS["roofline"](*asked))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (lambda *asked: "fast", "no number"),
+        (lambda *asked: float("nan"), "no time above 0"),
+        (lambda *asked: 0.0, "no time above 0"),
+        (lambda *asked: float(np.random.default_rng().random()), "asked again"),
+        (lambda *asked: _roofline(*asked) + (asked[1] is None), "than the dense model"),
+        (lambda *asked: 1.0, "fewer heads take no less"),
+        (lambda *asked: 1e-3 / _roofline(*asked), "fewer heads take longer"),
+        (lambda *asked: _roofline(*asked) / asked[3].context, "seen in less time"),
+    ],
+)
+def test_a_broken_cost_model_is_refused(model: Any, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check_cost_model(model)
