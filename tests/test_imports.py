@@ -54,6 +54,11 @@ SEARCH = (
     ("driver",),
 )
 
+# A search's records, of which most rooms read some.
+RECORDS = (("base",), ("trial", "point", "terms"), ("costs",), ("summary",))
+
+FLOORS = {"search": SEARCH, "tracking/records": RECORDS}
+
 # The lower floors run on a bare GPU box.
 BARE = {"errors", "identity", "models", "data", "zoo", "cost", "pruning", "recovery", "resources"}
 HEAVY = {"ray", "optuna", "mlflow", "lmms_eval"}
@@ -93,20 +98,27 @@ def test_imports_point_down(path: Path) -> None:
             assert head not in HEAVY, f"{room} must run on a bare GPU box, but imports {head}"
 
 
+def modules_of(package: str) -> list[Path]:
+    """Every module below a package but its own ``__init__``."""
+    folder = PACKAGE / package
+    return sorted(p for p in folder.rglob("*.py") if p != folder / "__init__.py")
+
+
 @pytest.mark.parametrize(
-    "path",
-    sorted(
-        p
-        for p in (PACKAGE / "search").rglob("*.py")
-        if p.parent.name != "search" or p.stem != "__init__"
-    ),
-    ids=lambda p: str(p.relative_to(PACKAGE)),
+    ("package", "path"),
+    [(package, path) for package in FLOORS for path in modules_of(package)],
+    ids=lambda value: str(value.relative_to(PACKAGE)) if isinstance(value, Path) else value,
 )
-def test_search_has_floors_of_its_own(path: Path) -> None:
-    floor_of = {name: floor for floor, names in enumerate(SEARCH) for name in names}
-    here = path.relative_to(PACKAGE / "search").parts[0].removesuffix(".py")
-    assert here in floor_of, f"search/{here} has no floor: give it one in SEARCH"
+def test_a_room_has_floors_of_its_own(package: str, path: Path) -> None:
+    floor_of = {name: floor for floor, names in enumerate(FLOORS[package]) for name in names}
+    here = path.relative_to(PACKAGE / package).parts[0].removesuffix(".py")
+    assert here in floor_of, f"{package}/{here} has no floor: give it one in FLOORS"
+    inside = ["autoprune", *package.split("/")]
     for name in imported_modules(path):
         parts = name.split(".")
-        if parts[:2] == ["autoprune", "search"] and len(parts) > 2 and parts[2] != here:
-            assert floor_of[parts[2]] < floor_of[here], f"search/{here} may not import {name}"
+        if parts == inside or parts[: len(inside)] != inside:
+            continue
+        there = parts[len(inside)]
+        assert there == here or floor_of[there] < floor_of[here], (
+            f"{package}/{here} may not import {name}"
+        )

@@ -9,7 +9,7 @@ from autoprune.api.options import SearchOptions, fields, settings_of
 from autoprune.errors import AutoPruneError
 from autoprune.search.listener import SearchListener
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.records import SearchSummary
+from autoprune.tracking.records.summary import SearchSummary
 
 
 def search(

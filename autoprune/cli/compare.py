@@ -158,7 +158,7 @@ def sizes_table(found: Comparison) -> Table:
 
 def remarks(found: Comparison) -> list[str]:
     """Return the lines under the tables: baselines, how the searches differ, level, notes."""
-    from autoprune.tracking.records import share_in
+    from autoprune.tracking.records.costs import share_in
 
     lines = []
     if not found.sizes:

@@ -9,7 +9,7 @@ import typer
 from autoprune.cli.options import Home, Json, example, home_dir
 
 if TYPE_CHECKING:
-    from autoprune.tracking.records import SearchSummary
+    from autoprune.tracking.records.summary import SearchSummary
 
 EXAMPLE = example("autoprune front demo", "autoprune front demo --json")
 

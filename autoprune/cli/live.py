@@ -19,7 +19,8 @@ from autoprune.cli.output import duration
 from autoprune.cli.plan import forecast_line, forecast_values
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.patience import POINT
-from autoprune.tracking.records import SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.terminal import bytes_text, params_text
 
 if TYPE_CHECKING:

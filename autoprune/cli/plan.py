@@ -154,7 +154,7 @@ def _answering(running: Mapping[str, Any]) -> str:
 def _confirmation(settings: SearchSettings, space: Space) -> dict[str, int]:
     """Return what the confirmation runs again at most: points and baselines, each so many times."""
     from autoprune.search.starts.baselines import known
-    from autoprune.tracking.records import START
+    from autoprune.tracking.records.trial import START
 
     beside = [b for b in known(space, lambda size: 0.5, settings) if not b.name.startswith(START)]
     parts = {

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autoprune.search.records.store import SearchStore
-    from autoprune.tracking.records import FrontPoint, SearchSummary
+    from autoprune.tracking.records.point import FrontPoint
+    from autoprune.tracking.records.summary import SearchSummary
 
 
 WIDE = 110
@@ -76,7 +77,7 @@ def capability_table(summary: SearchSummary) -> Table | None:
 
 def floor_lines(summary: SearchSummary) -> list[str]:
     """Return a line on floors: what they are, and which point comes nearest if none meets them."""
-    from autoprune.tracking.records import share_in
+    from autoprune.tracking.records.costs import share_in
 
     if not summary.floors:
         return []
@@ -93,7 +94,7 @@ def floor_lines(summary: SearchSummary) -> list[str]:
 
 def verdicts(summary: SearchSummary) -> list[str]:
     """Return the lines on the whole front: ties, hypervolume, shrinkage, level of intervals."""
-    from autoprune.tracking.records import share_in
+    from autoprune.tracking.records.costs import share_in
     from autoprune.tracking.report import figures
 
     lines = []
@@ -115,7 +116,7 @@ def comparison(summary: SearchSummary) -> list[str]:
     interval of the difference holds zero (``tied_with``); two intervals that do not touch decide
     where no pairing is recorded.
     """
-    from autoprune.tracking.records import share_in
+    from autoprune.tracking.records.costs import share_in
 
     lines = []
 

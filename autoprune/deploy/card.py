@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autoprune.models.shape import BackboneSpec
     from autoprune.pipeline.candidate import Candidate
     from autoprune.search.settings import SearchSettings
-    from autoprune.tracking.records import FrontPoint
+    from autoprune.tracking.records.point import FrontPoint
 
 PLAN, RECIPE, SCORES, SEARCH = "plan.json", "recipe.json", "scores.json", "search.json"
 MADE_HERE = "Apache-2.0 (the embedded model is part of AutoPrune)"

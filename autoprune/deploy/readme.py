@@ -199,7 +199,7 @@ def _stored(scores: Mapping[str, Any]) -> list[str]:
 
 def kept_lines(scores: Mapping[str, Any]) -> list[str]:
     """Return what it retains: confirmed over seeds where that is known, else these weights."""
-    from autoprune.tracking.records import FrontPoint
+    from autoprune.tracking.records.point import FrontPoint
 
     ability = "of the dense model's ability above chance"
     lines = []

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from autoprune.search.knobs.space import Space
     from autoprune.search.records.store import SearchStore
     from autoprune.search.settings import SearchSettings
-    from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+    from autoprune.tracking.records.point import FrontPoint
+    from autoprune.tracking.records.summary import SearchSummary
+    from autoprune.tracking.records.trial import TrialRecord
 
 WEIGHTS = "weights.npz"
 
@@ -156,7 +158,7 @@ def from_checkpoint(directory: Path, home: Path) -> Source:
     from autoprune.pipeline.candidate import Candidate
     from autoprune.search.knobs.space import load_space
     from autoprune.search.settings import make_settings
-    from autoprune.tracking.records import FrontPoint
+    from autoprune.tracking.records.point import FrontPoint
 
     try:
         plan, recipe, scores, search = (

@@ -33,7 +33,10 @@ from autoprune.search.sampling.slide import SLIDE, due, slid
 from autoprune.search.settings import SearchSettings
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, Refinement, TrialJob
-from autoprune.tracking.records import SAMPLED, Budget, RungRecord, TrialRecord, point_of, share_in
+from autoprune.tracking.records.costs import point_of, share_in
+from autoprune.tracking.records.summary import RungRecord
+from autoprune.tracking.records.terms import Budget
+from autoprune.tracking.records.trial import SAMPLED, TrialRecord
 
 GIVE_UP = 10
 """So many failed trials and none that did not: the search ends."""

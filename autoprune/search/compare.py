@@ -23,14 +23,10 @@ from autoprune.search.options import flag
 from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import FREE
 from autoprune.tracking.comparison import AtSize, Compared, Comparison, Held, Range
-from autoprune.tracking.records import (
-    FrontPoint,
-    Retention,
-    SearchSummary,
-    TrialRecord,
-    share_in,
-    size_in,
-)
+from autoprune.tracking.records.costs import share_in, size_in
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 HERE = (FREE | {"storage"}) - {"trials", "max_hours"}
 """Settings of the machine and the place: they are not why one search is better than another."""

@@ -33,7 +33,7 @@ from autoprune.search.workers.failures import ran_out_of_memory
 from autoprune.search.workers.pool import WorkerPool
 from autoprune.search.workers.session import RaySession, check_address, resources_of
 from autoprune.tracking.location import check_tracking, default_uri
-from autoprune.tracking.records import SearchSummary
+from autoprune.tracking.records.summary import SearchSummary
 
 
 def run_search(

@@ -34,7 +34,9 @@ from autoprune.search.settings import SearchSettings
 from autoprune.search.trial.bench import TrialBench
 from autoprune.search.work import Bench, Pool
 from autoprune.search.workers.pool import Failure
-from autoprune.tracking.records import Budget, Dense, Running, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense, Running
+from autoprune.tracking.records.trial import TrialRecord
 
 WEIGHTS, CANDIDATE = "weights.npz", "candidate.json"
 """Files of a kept front member; bfloat16 stands as its bits, see ``models.arrays``."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autoprune.tracking.records import SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 if TYPE_CHECKING:
     from autoprune.search.records.stages import Forecast

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from autoprune.search.fronts.front import Point, hypervolume, nondominated
 from autoprune.search.sampling.refine import REFINE
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.records import OWN, SAMPLED, TrialRecord, point_of
+from autoprune.tracking.records.costs import point_of
+from autoprune.tracking.records.trial import OWN, SAMPLED, TrialRecord
 from autoprune.zoo import splits_of
 
 ENDED = ("complete", "stopped", "failed")

@@ -40,7 +40,9 @@ from autoprune.search.starts.warm import of_settings
 from autoprune.search.trial.bench import TrialWork
 from autoprune.search.trial.forecast import forecast, set_mark
 from autoprune.search.work import Baseline, Pool
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.zoo import splits_of
 
 _VERSIONED = ("autoprune", "torch", "transformers", "peft", "lmms-eval", "optuna", "ray")

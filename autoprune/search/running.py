@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.plugins import COST_MODELS, plugin_names
 from autoprune.search.options import flag
-from autoprune.tracking.records import TIMED
+from autoprune.tracking.records.costs import TIMED
 
 ROOFLINE = "roofline"
 

@@ -19,7 +19,8 @@ from autoprune.search.knobs.table import Value
 from autoprune.search.records.storage import open_storage
 from autoprune.search.sampling.refine import REFINE
 from autoprune.search.sampling.samplers import Sampler, derived_seed, make_sampler
-from autoprune.tracking.records import TrialRecord, share_in, split_objective
+from autoprune.tracking.records.costs import share_in, split_objective
+from autoprune.tracking.records.trial import TrialRecord
 
 if TYPE_CHECKING:
     import optuna

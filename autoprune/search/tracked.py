@@ -13,7 +13,8 @@ from autoprune.search.listener import SearchListener
 from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
 from autoprune.search.work import Prepared
-from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchInfo, SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.tracker import Tracker
 
 PAUSE = 10.0

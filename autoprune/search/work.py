@@ -22,7 +22,9 @@ from autoprune.pruning.layout import Layout
 from autoprune.resources import Resources
 from autoprune.search.knobs.space import Space
 from autoprune.search.knobs.table import Value
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import TrialRecord
 
 if TYPE_CHECKING:
     from autoprune.search.candidates.narrow import Narrowed

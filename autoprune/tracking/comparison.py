@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from pydantic import Field, FiniteFloat
 
-from autoprune.tracking.records import (
-    Budget,
-    Dense,
-    Figure,
-    FrontPoint,
-    Objective,
-    Record,
-    Retention,
-    SearchSummary,
-)
+from autoprune.tracking.records.base import Figure, Record
+from autoprune.tracking.records.costs import Objective
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
 
 
 class Range(Record):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from autoprune.errors import AutoPruneError
 from autoprune.identity import content_hash, file_hash
 from autoprune.tracking import naming
-from autoprune.tracking.records import FrontPoint
+from autoprune.tracking.records.point import FrontPoint
 
 CARD = ("plan.json", "recipe.json", "scores.json", "search.json")
 ADDED = frozenset({"MLmodel", "registered_model_meta", "python_env.yaml", "requirements.txt"})

@@ -18,7 +18,9 @@ from autoprune.tracking.plots import (
     right_end,
     stopped,
 )
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.units import size_label, summary_unit
 
 

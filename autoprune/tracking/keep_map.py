@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoprune.tracking.plots import PALE, figure_and_axes, save
-from autoprune.tracking.records import FrontPoint, KeepMap, SearchSummary, TrialRecord
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import KeepMap, TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

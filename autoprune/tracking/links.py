@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from autoprune.tracking.location import is_server, without_credentials
-from autoprune.tracking.records import FrontPoint, LoggedSearch
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import LoggedSearch
 
 LOCAL_UI = "http://127.0.0.1:5000"
 ORDER = "metrics.`retention`"

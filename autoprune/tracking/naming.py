@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.identity import content_hash
-from autoprune.tracking.records import FrontPoint, Knob, SearchInfo, SearchSummary, TrialRecord
+from autoprune.tracking.records.base import Knob
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchInfo, SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 STATUS = {"running": "RUNNING", "complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 

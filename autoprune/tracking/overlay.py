@@ -17,7 +17,8 @@ from autoprune.tracking.plots import (
     right_end,
     save,
 )
-from autoprune.tracking.records import FrontPoint, share_in
+from autoprune.tracking.records.costs import share_in
+from autoprune.tracking.records.point import FrontPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.units import seeds_text, size_label, summary_unit
 
 if TYPE_CHECKING:

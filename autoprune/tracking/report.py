@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
+from autoprune.tracking.records.costs import share_in
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 COLUMNS = (
     "trial",
@@ -208,7 +211,7 @@ def write_files(folder: Path, summary: SearchSummary, records: list[TrialRecord]
     from autoprune.tracking.interactive import pareto_html
     from autoprune.tracking.keep_map import keep_map_png
     from autoprune.tracking.plots import pareto_png
-    from autoprune.tracking.records import write_records
+    from autoprune.tracking.records.trial import write_records
 
     front = folder / "front"
     front.mkdir(parents=True, exist_ok=True)

@@ -17,14 +17,10 @@ from typing import Any
 
 from autoprune.tracking import naming
 from autoprune.tracking.location import without_credentials
-from autoprune.tracking.records import (
-    FrontPoint,
-    LoggedSearch,
-    SearchInfo,
-    SearchSummary,
-    TrialRecord,
-    trial_name,
-)
+from autoprune.tracking.records.base import trial_name
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import LoggedSearch, SearchInfo, SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT_NOTE = """Searches for smaller vision-language models, by AutoPrune.

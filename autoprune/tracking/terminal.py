@@ -15,7 +15,10 @@ from autoprune.tracking.plots import (
     right_end,
     stopped,
 )
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
+from autoprune.tracking.records.costs import share_in
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.units import byte_unit, seeds_text, size_unit
 
 COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}

@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from autoprune.errors import AutoPruneError
 from autoprune.tracking.location import artifact_root, default_uri, is_server
-from autoprune.tracking.records import LoggedSearch, SearchInfo, SearchSummary, State, TrialRecord
+from autoprune.tracking.records.summary import LoggedSearch, SearchInfo, SearchSummary
+from autoprune.tracking.records.trial import State, TrialRecord
 
 EXPERIMENT = "autoprune"
 PLACE_FILE = "mlflow.json"

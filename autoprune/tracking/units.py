@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoprune.tracking.records import SearchSummary
+from autoprune.tracking.records.summary import SearchSummary
 
 
 def size_unit(params: int) -> tuple[float, str]:

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autoprune.tracking.links import ORDER, children_filter
-from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord, split_objective
+from autoprune.tracking.records.costs import split_objective
+from autoprune.tracking.records.summary import SearchInfo, SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 VIEW_LIMIT = 20_000  # characters that MLflow keeps in a tag of an experiment
 KNOB_AXES = 2  # axes for knobs beside the others: more do not fit a screen

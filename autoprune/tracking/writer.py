@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from autoprune.tracking.naming import trial_metrics
-from autoprune.tracking.records import SearchInfo, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchInfo, SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.store import MlflowStore
 from autoprune.tracking.views import differing_knobs, front_view, share_key, trials_view
 

@@ -42,7 +42,7 @@ def one_search(
     from autoprune.search.driver import run_search
     from autoprune.search.listener import SearchListener
     from autoprune.search.settings import make_settings
-    from autoprune.tracking.records import TrialRecord
+    from autoprune.tracking.records.trial import TrialRecord
 
     class Clock(SearchListener):
         def __init__(self) -> None:

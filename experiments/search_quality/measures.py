@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from autoprune.search.fronts.front import Point, hypervolume, nondominated
-from autoprune.tracking.records import OWN
+from autoprune.tracking.records.trial import OWN
 from experiments.search_quality.loop import SMALLEST, picked
 
 Trial = dict[str, Any]

@@ -6,13 +6,10 @@ from pathlib import Path
 
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.tracking.records import (
-    Dense,
-    FrontPoint,
-    Retention,
-    SearchSummary,
-    TrialRecord,
-)
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Dense
+from autoprune.tracking.records.trial import TrialRecord
 
 DENSE = 2_000_000
 

@@ -87,7 +87,7 @@ def started_search(folder: Path) -> None:
 
 def full_directory(folder: Path) -> None:
     from autoprune.search.records.store import SearchStore, search_dir
-    from autoprune.tracking.records import TrialRecord
+    from autoprune.tracking.records.trial import TrialRecord
 
     started_search(folder)
     record = TrialRecord(trial=0, state="complete", params=9, fraction=0.5, retention=0.8)

@@ -17,7 +17,7 @@ from autoprune.search.knobs.space import load_space
 from autoprune.search.listener import SearchListener
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
-from autoprune.tracking.records import RungRecord, SearchSummary
+from autoprune.tracking.records.summary import RungRecord, SearchSummary
 
 POINT_KEYS = {
     "trial",

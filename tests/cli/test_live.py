@@ -18,7 +18,7 @@ from rich.console import Console
 
 from autoprune.cli.live import LiveView, PlainView, View, view
 from autoprune.search.listener import Progress
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 
 def record(trial: int, state: str = "complete", **more: object) -> TrialRecord:

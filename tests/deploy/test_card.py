@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoprune.deploy.readme import kept_lines
-from autoprune.tracking.records import FrontPoint, Retention
+from autoprune.tracking.records.point import FrontPoint, Retention
 
 
 def scores(**point: Any) -> dict[str, Any]:

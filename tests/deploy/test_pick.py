@@ -15,7 +15,7 @@ from autoprune.deploy.pick.pick import Picked, pick, reason
 from autoprune.errors import AutoPruneError
 from autoprune.pipeline.prepare import inspect
 from autoprune.search.compare import Finished, read_finished
-from autoprune.tracking.records import KeepMap
+from autoprune.tracking.records.trial import KeepMap
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from autoprune.search.knobs.space import load_space
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.search.trial.bench import TrialWork
-from autoprune.tracking.records import FrontPoint, Retention, TrialRecord
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.zoo import build_config
 
 LOADING = Loading("hf", "transformers", "Torch is enough.", "from transformers import X\n")

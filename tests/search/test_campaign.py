@@ -12,7 +12,7 @@ from autoprune.search.campaign import GIVE_UP, Campaign
 from autoprune.search.listener import Progress, SearchListener
 from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.work import Baseline, TrialJob
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 
 class Watch(SearchListener):

@@ -23,7 +23,7 @@ from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.search.trial.bench import TrialBench, TrialWork
 from autoprune.search.workers.pool import Failure
-from autoprune.tracking.records import Budget, Dense
+from autoprune.tracking.records.terms import Budget, Dense
 
 
 def asked_runs(home: Path, seeds: int, workers: Any = None) -> list[Rerun]:

@@ -27,7 +27,7 @@ from autoprune.search.fidelity.halving import order
 from autoprune.search.fidelity.rungs import arrival_of
 from autoprune.search.fronts.confirm import members
 from autoprune.search.study import FLOORS
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 SPECS = resolve_tasks(["digits_read", "digits_sum", "digits_order"])
 

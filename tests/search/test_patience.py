@@ -11,7 +11,7 @@ from autoprune.search.outlook import (
 )
 from autoprune.search.patience import LEAST, POINT, exhausted, expected_gain
 from autoprune.search.settings import make_settings
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 MINUTES = 60.0
 

@@ -24,7 +24,7 @@ from autoprune.search.records.stages import Forecast
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.workers.session import RaySession
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 TESTS = Path(__file__).parents[1]
 

@@ -10,7 +10,8 @@ import pytest
 from autoprune.errors import AutoPruneError
 from autoprune.search.records.store import SearchStore
 from autoprune.search.tracked import SearchLog
-from autoprune.tracking.records import Budget, Dense, SearchSummary
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
 
 SUMMARY = SearchSummary(
     dense=Dense(params=2), budget=Budget(text="50%", params=1, fraction=0.5), name="demo"

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from autoprune.tracking.records import FrontPoint, TrialRecord
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.trial import TrialRecord
 
 
 def write_card(

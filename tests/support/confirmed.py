@@ -14,7 +14,9 @@ from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.search.finish import Ending, Rerun, finish
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.tracking.records import Budget, Dense, StageRecord, TrialRecord
+from autoprune.tracking.records.summary import StageRecord
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import TrialRecord
 
 TOOK = {"prepare": 40.0, "trials": 70.0, "confirm": 25.0}
 

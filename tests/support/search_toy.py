@@ -20,14 +20,10 @@ from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
 from autoprune.search.work import Baseline, Measured, TrialJob
 from autoprune.search.workers.pool import Failure, WorkerPool
-from autoprune.tracking.records import (
-    Budget,
-    Dense,
-    FrontPoint,
-    Retention,
-    SearchSummary,
-    TrialRecord,
-)
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import TrialRecord
 
 SPACE = """
 description: toy

@@ -13,7 +13,7 @@ from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.search.study import SearchStudy
 from autoprune.search.work import Baseline, TrialJob
-from autoprune.tracking.records import Budget
+from autoprune.tracking.records.terms import Budget
 from support.search_toy import SPACE, quality
 
 TOY = parse_space(SPACE, "toy")

@@ -10,7 +10,7 @@ import pytest
 from tracking_fakes import fake_info
 
 from autoprune.tracking.location import artifact_root, default_uri
-from autoprune.tracking.records import SearchInfo
+from autoprune.tracking.records.summary import SearchInfo
 from autoprune.tracking.store import MlflowStore
 
 

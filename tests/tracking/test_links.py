@@ -14,7 +14,7 @@ from tracking_fakes import fake_info, fake_summary, fake_trial, fake_trials
 from autoprune.tracking import naming
 from autoprune.tracking.links import search_links
 from autoprune.tracking.naming import trial_metrics
-from autoprune.tracking.records import LoggedSearch
+from autoprune.tracking.records.summary import LoggedSearch
 from autoprune.tracking.views import VIEW_LIMIT, front_view, share_key, trials_view
 
 

@@ -19,7 +19,8 @@ from tracking_fakes import fake_info, fake_summary, fake_trials
 from autoprune.errors import AutoPruneError
 from autoprune.tracking.links import search_links
 from autoprune.tracking.location import default_uri
-from autoprune.tracking.records import LoggedSearch, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import LoggedSearch, SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.registry import register
 from autoprune.tracking.ui import _free_port, running_ui, start_ui
 from autoprune.tracking.writer import Writer

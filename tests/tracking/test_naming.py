@@ -3,7 +3,7 @@ from __future__ import annotations
 from tracking_fakes import fake_summary
 
 from autoprune.tracking.naming import summary_metrics
-from autoprune.tracking.records import RungRecord, SearchSummary, StageRecord
+from autoprune.tracking.records.summary import RungRecord, SearchSummary, StageRecord
 
 
 def test_rungs_and_forecasts_are_metrics_of_the_search() -> None:

@@ -11,7 +11,7 @@ from tracking_fakes import fake_byte_summary, fake_summary, fake_trials
 
 from autoprune.tracking.comparison import Compared, Comparison, Range
 from autoprune.tracking.overlay import heading, overlay, overlay_figure
-from autoprune.tracking.records import SearchSummary
+from autoprune.tracking.records.summary import SearchSummary
 
 
 def compared(summary: SearchSummary, name: str) -> Compared:

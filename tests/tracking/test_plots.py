@@ -12,7 +12,9 @@ from tracking_fakes import fake_byte_summary, fake_summary, fake_trial, fake_tri
 from autoprune.tracking.interactive import pareto_figure, pareto_html
 from autoprune.tracking.keep_map import keep_map_png
 from autoprune.tracking.plots import pareto_png, right_end
-from autoprune.tracking.records import Budget, KeepMap, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget
+from autoprune.tracking.records.trial import KeepMap, TrialRecord
 
 
 def cases() -> dict[str, tuple[SearchSummary, list[TrialRecord]]]:

@@ -12,13 +12,8 @@ from tracking_fakes import fake_point, fake_summary, fake_trial, fake_trials
 
 from autoprune.errors import AutoPruneError
 from autoprune.tracking import naming
-from autoprune.tracking.records import (
-    KeepMap,
-    SearchSummary,
-    TrialRecord,
-    read_records,
-    write_records,
-)
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import KeepMap, TrialRecord, read_records, write_records
 
 
 @pytest.mark.parametrize("state", ["running", "complete", "stopped", "failed"])

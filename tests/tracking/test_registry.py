@@ -15,7 +15,8 @@ from tracking_fakes import fake_summary, fake_trials
 from autoprune.errors import AutoPruneError
 from autoprune.tracking import registry
 from autoprune.tracking.location import default_uri
-from autoprune.tracking.records import SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.registry import register
 from autoprune.tracking.store import MlflowStore
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from tracking_fakes import fake_info, fake_summary, fake_trial, fake_trials, statuses
 
-from autoprune.tracking.records import LoggedSearch, TrialRecord
+from autoprune.tracking.records.summary import LoggedSearch
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.tracker import Tracker, read_place
 from autoprune.tracking.writer import Writer
 

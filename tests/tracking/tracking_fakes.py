@@ -8,16 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.tracking.records import (
-    Budget,
-    Dense,
-    FrontPoint,
-    KeepMap,
-    Retention,
-    SearchInfo,
-    SearchSummary,
-    TrialRecord,
-)
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.summary import SearchInfo, SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import KeepMap, TrialRecord
 
 DENSE = 2_058_944
 BACKBONE = 1_700_000

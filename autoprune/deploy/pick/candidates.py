@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autoprune.pruning.plan import PruningPlan
     from autoprune.search.compare import Finished
     from autoprune.search.fronts.confirm import Confirmed
-    from autoprune.tracking.records import FrontPoint
+    from autoprune.tracking.records.point import FrontPoint
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_pool(searches: Sequence[Finished]) -> Pool:
     from autoprune.search.compare import check_same_exam
     from autoprune.search.fronts.area import answers_of
     from autoprune.search.fronts.confirm import scatter
-    from autoprune.tracking.records import Retention
+    from autoprune.tracking.records.point import Retention
 
     first = searches[0]
     for other in searches[1:]:

@@ -10,7 +10,9 @@ from typing import Any
 from autoprune.deploy.report.model import Chart, Kind, Mark, Tick
 from autoprune.search.fronts.front import nondominated
 from autoprune.tracking.plots import comparable, retention_range, right_end, stopped
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.terminal import bytes_text, params_text
 from autoprune.tracking.units import byte_unit, size_unit
 

@@ -11,7 +11,7 @@ from autoprune.search.options import flag
 from autoprune.search.records.store import SearchStore
 from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SPACE_OF, SearchSettings, make_settings
-from autoprune.tracking.records import SearchSummary
+from autoprune.tracking.records.summary import SearchSummary
 
 HERE = frozenset({"tracking_uri", "storage", "ray_address"})
 """Settings of this machine and its servers: a page that is sent around does not hold them."""

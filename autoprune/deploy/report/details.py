@@ -13,13 +13,10 @@ from autoprune.deploy.report.charts import (
     size_named,
 )
 from autoprune.deploy.report.model import CONFIRMED, Detail, Fact, Kind, Row, Score
-from autoprune.tracking.records import (
-    START,
-    FrontPoint,
-    SearchSummary,
-    TrialRecord,
-    share_in,
-)
+from autoprune.tracking.records.costs import share_in
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import START, TrialRecord
 from autoprune.tracking.units import duration, seeds_text
 
 ORIGINS = {

@@ -29,7 +29,9 @@ from autoprune.search.options import flag
 from autoprune.search.records.stages import Stages
 from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.report import figures
 
 STATES = {

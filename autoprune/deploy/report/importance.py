@@ -12,7 +12,7 @@ from autoprune.deploy.report.model import Importances, Knob
 from autoprune.search.knobs.space import KNOBS
 from autoprune.search.sampling.refine import REFINE
 from autoprune.search.study import contains, snapped
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

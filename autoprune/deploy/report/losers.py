@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from autoprune.deploy.report.charts import confirmed_of, size_named
 from autoprune.deploy.report.model import Loser, Losers
-from autoprune.tracking.records import SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 
 def losers(summary: SearchSummary, records: Sequence[TrialRecord]) -> tuple[Losers, ...]:

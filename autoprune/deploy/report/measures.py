@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autoprune.deploy.report.model import Rung, Stage
 from autoprune.deploy.report.words import counted
-from autoprune.tracking.records import RungRecord, StageRecord
+from autoprune.tracking.records.summary import RungRecord, StageRecord
 from autoprune.tracking.units import duration
 
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
-from autoprune.tracking.records import KeepMap, Record
+from autoprune.tracking.records.base import Record
+from autoprune.tracking.records.trial import KeepMap
 
 Kind = Literal[
     "front", "tied", "baseline", "below", "dominated", "trial", "stopped", "running", "failed"

@@ -12,7 +12,7 @@ from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
     from autoprune.search.records.store import SearchStore
-    from autoprune.tracking.records import SearchSummary
+    from autoprune.tracking.records.summary import SearchSummary
 
 STYLES = ("base.css", "chart.css", "parts.css")
 SCRIPTS = ("page.js", "chart.js", "detail.js", "table.js")

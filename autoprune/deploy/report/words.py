@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from autoprune.deploy.report.charts import size_named
 from autoprune.deploy.report.model import Tile
-from autoprune.tracking.records import FrontPoint, SearchSummary, TrialRecord, share_in
+from autoprune.tracking.records.costs import share_in
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.units import duration, seeds_text
 
 

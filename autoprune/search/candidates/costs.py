@@ -7,7 +7,7 @@ from typing import Any
 from autoprune.cost.deployment import Kept
 from autoprune.models.precision import precision_of
 from autoprune.search.candidates.bounds import Bounds
-from autoprune.tracking.records import Running
+from autoprune.tracking.records.terms import Running
 
 
 def running_of(bounds: Bounds | None, pruned: Kept, precision: str) -> dict[str, Any]:

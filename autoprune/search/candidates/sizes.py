@@ -28,7 +28,7 @@ from autoprune.search.candidates.bounds import (
 from autoprune.search.candidates.even import even_plan, even_plan_of_bytes, even_plan_within
 from autoprune.search.candidates.sizing import multiple_of
 from autoprune.search.settings import QUANTIZE, SearchSettings
-from autoprune.tracking.records import Budget
+from autoprune.tracking.records.terms import Budget
 from autoprune.zoo import EMBEDDED
 
 SMALLEST_SHARE = 0.6

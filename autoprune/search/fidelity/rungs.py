@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.search.fidelity.halving import Arrival, Halving
-from autoprune.tracking.records import Budget, RungRecord, TrialRecord, costs_in, size_in
+from autoprune.tracking.records.costs import costs_in, size_in
+from autoprune.tracking.records.summary import RungRecord
+from autoprune.tracking.records.terms import Budget
+from autoprune.tracking.records.trial import TrialRecord
 
 
 def with_rung(record: TrialRecord, fields: Mapping[str, Any]) -> TrialRecord:

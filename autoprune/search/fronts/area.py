@@ -17,7 +17,7 @@ from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior
 from autoprune.search.fronts.confirm import Confirmed
 from autoprune.search.fronts.front import steps
-from autoprune.tracking.records import costs_in
+from autoprune.tracking.records.costs import costs_in
 
 Weighted = tuple[Confirmed, float]
 """A configuration and its weight in a sum of retentions."""

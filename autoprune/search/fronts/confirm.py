@@ -24,14 +24,9 @@ from autoprune.evaluation.retention import Difference, bootstrap, paired_differe
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior, seed_prior
 from autoprune.search.fronts.front import Point, no_larger, nondominated
-from autoprune.tracking.records import (
-    FrontPoint,
-    Retention,
-    TrialRecord,
-    costs_in,
-    size_in,
-    split_objective,
-)
+from autoprune.tracking.records.costs import costs_in, size_in, split_objective
+from autoprune.tracking.records.point import FrontPoint, Retention
+from autoprune.tracking.records.trial import TrialRecord
 
 NOISE = 0.01
 """A trial this close under the search's front in retention may well belong on it."""

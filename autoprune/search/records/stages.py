@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from autoprune.search.records.store import SearchStore, write_atomically
-from autoprune.tracking.records import StageRecord
+from autoprune.tracking.records.summary import StageRecord
 
 STAGES = ("prepare", "trials", "confirm")
 

@@ -42,7 +42,8 @@ from autoprune.search.settings import (
     flag,
     make_settings,
 )
-from autoprune.tracking.records import SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.trial import TrialRecord
 
 STATES = ("new", "running", "interrupted", "finished")
 

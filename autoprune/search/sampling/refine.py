@@ -19,7 +19,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.pruning.layout import Layout
 from autoprune.search.fronts.front import Point, contributions
 from autoprune.search.sampling.samplers import derived_seed
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 REFINE = "refine"
 """Origin of refined trials, and the stage that their climb is counted under."""

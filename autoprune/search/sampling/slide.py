@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from autoprune.search.fronts.front import hypervolume
 from autoprune.search.knobs.space import Range, Space
 from autoprune.search.knobs.table import Value
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 SLIDE = "slide"
 """Origin of such trials."""

@@ -19,7 +19,7 @@ from autoprune.search.knobs.table import KNOBS, Value
 from autoprune.search.sampling.samplers import SAMPLERS
 from autoprune.search.settings import SearchSettings
 from autoprune.search.work import Baseline
-from autoprune.tracking.records import START
+from autoprune.tracking.records.trial import START
 
 _RECOVERY: dict[str, Value] = {
     "recovery": "sft+hidden",

@@ -27,7 +27,7 @@ from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.starts.baselines import room
 from autoprune.search.study import Told, contains, read_study
 from autoprune.search.work import Baseline
-from autoprune.tracking.records import share_in, split_objective
+from autoprune.tracking.records.costs import share_in, split_objective
 from autoprune.zoo import splits_of
 
 WARM = "warm"

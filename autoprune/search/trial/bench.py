@@ -33,7 +33,7 @@ from autoprune.search.knobs.space import Space
 from autoprune.search.knobs.table import Value
 from autoprune.search.sampling.refine import REFINE, climb
 from autoprune.search.work import Refinement, TrialJob
-from autoprune.tracking.records import KeepMap
+from autoprune.tracking.records.trial import KeepMap
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from autoprune.search.sampling.refine import probes_of_climb, refined_trials
 from autoprune.search.settings import SearchSettings
 from autoprune.search.starts.baselines import known
 from autoprune.search.trial.speed import Speed, measure_speeds
-from autoprune.tracking.records import START
+from autoprune.tracking.records.trial import START
 from autoprune.zoo import splits_of
 
 START_SECONDS = 5.0

@@ -16,15 +16,10 @@ from tracking.tracking_fakes import (
 
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.tracking.records import (
-    FrontPoint,
-    KeepMap,
-    RungRecord,
-    Running,
-    SearchSummary,
-    StageRecord,
-    TrialRecord,
-)
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import RungRecord, SearchSummary, StageRecord
+from autoprune.tracking.records.terms import Running
+from autoprune.tracking.records.trial import KeepMap, TrialRecord
 
 EVIL = "</script><img src=x onerror=alert(1)> & “quoted”"
 RUNGS = (

@@ -10,7 +10,7 @@ import pytest
 
 from autoprune.deploy.report.importance import LEAST, knob_importances
 from autoprune.search.knobs.space import parse_space
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 SPACE = parse_space(
     """

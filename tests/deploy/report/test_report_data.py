@@ -18,7 +18,8 @@ from autoprune.deploy.report.model import Report
 from autoprune.deploy.report.page import render, write_page
 from autoprune.deploy.report.words import found, tiles
 from autoprune.errors import AutoPruneError
-from autoprune.tracking.records import Budget, StageRecord
+from autoprune.tracking.records.summary import StageRecord
+from autoprune.tracking.records.terms import Budget
 
 CASES = cases()
 

@@ -8,7 +8,8 @@ import pytest
 from support.toy_campaign import campaign, fields
 
 from autoprune.search.fidelity.rungs import arrival_of, violation
-from autoprune.tracking.records import Budget, TrialRecord
+from autoprune.tracking.records.terms import Budget
+from autoprune.tracking.records.trial import TrialRecord
 
 PARAMS = Budget(text="60%", params=600, fraction=0.6)
 BOTH = Budget(text="60% and 2KiB-bytes", params=600, fraction=0.6, bytes=2000)

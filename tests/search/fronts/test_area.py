@@ -13,7 +13,7 @@ from autoprune.evaluation.scores import TaskScore, TaskScores
 from autoprune.search.fronts.area import area, difference, stairs, total
 from autoprune.search.fronts.confirm import Confirmed, scatter
 from autoprune.search.fronts.front import hypervolume
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 IMAGES, CHANCE, HARD, SEED_SD = 150, 0.1, 0.7, 0.08
 NAMES = np.array([f"i{i}" for i in range(2 * IMAGES)])

@@ -14,7 +14,7 @@ from autoprune.search.fronts.confirm import (
     members,
     shrinkage,
 )
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 IMAGES = 400
 

@@ -10,7 +10,8 @@ from optuna._hypervolume import compute_hypervolume
 from autoprune.search.fidelity.halving import Arrival, Halving, order
 from autoprune.search.fronts.front import contributions, hypervolume, nondominated, ranks, steps
 from autoprune.search.study import SearchStudy
-from autoprune.tracking.records import TrialRecord, costs_in, point_of
+from autoprune.tracking.records.costs import costs_in, point_of
+from autoprune.tracking.records.trial import TrialRecord
 
 REFERENCE = np.array([1.0, 1.0, 0.0])
 

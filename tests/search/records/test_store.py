@@ -21,7 +21,9 @@ from autoprune.search.records.store import (
     search_dir,
 )
 from autoprune.search.settings import LATER, make_settings
-from autoprune.tracking.records import Budget, Dense, SearchSummary, TrialRecord
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.trial import TrialRecord
 
 
 def opened(home: Path, **values: Any) -> SearchStore:

@@ -25,7 +25,7 @@ from autoprune.search.finish import Rerun, rerun
 from autoprune.search.sampling.refine import choose_parent, climb, probes_of_climb, refined_trials
 from autoprune.search.trial.bench import TrialBench, axis_of
 from autoprune.search.work import Refinement, TrialJob
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 
 LAYOUT = Layout((4, 4), (4, 4), (8, 8))
 

@@ -11,7 +11,7 @@ from support.toy_campaign import campaign, play
 
 from autoprune.search.knobs.space import parse_space
 from autoprune.search.sampling.slide import EVERY, SLIDE, due, expected, slid
-from autoprune.tracking.records import SAMPLED, TrialRecord
+from autoprune.tracking.records.trial import SAMPLED, TrialRecord
 
 SPACE = parse_space(
     """

@@ -17,7 +17,7 @@ from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.search.starts.warm import check_warm, warm_up
 from autoprune.search.study import SearchStudy
-from autoprune.tracking.records import TrialRecord
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.zoo import SPLITS
 
 TOY = parse_space(SPACE, "toy")

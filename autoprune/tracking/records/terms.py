@@ -1,0 +1,49 @@
+"""What a search is held to: the dense model, the budget, and what models run on."""
+
+from __future__ import annotations
+
+from pydantic import FiniteFloat
+
+from autoprune.tracking.records.base import Figure, Record
+
+
+class Dense(Record):
+    """The model before pruning."""
+
+    params: int
+    bytes: int | None = None
+    memory: int | None = None  # while it answers, at the search's prompt
+    latency: Figure = None  # seconds a token on the search's device
+    precision: str = ""  # that it is worked with in, and its bytes are counted in
+    scores: dict[str, FiniteFloat] = {}
+
+
+class Budget(Record):
+    """The bound on the whole model, as typed and as a number of parameters."""
+
+    text: str  # "60%", "3B-params", "3GiB-bytes"
+    params: int
+    fraction: FiniteFloat
+    bytes: int | None = None  # where bytes are the objective
+    memory: int | None = None  # most bytes while answering, where those are bounded
+    latency: Figure = None  # most seconds a token, where that is bounded
+
+
+class Running(Record):
+    """The prompt and the device that memory and latency are said for."""
+
+    context: int  # tokens of text
+    images: int
+    image_tokens: int  # of one
+    device: str = ""
+    latency_kind: str = ""  # modelled or measured
+    bounds: tuple[str, ...] = ()  # what candidates keep to beside their size
+
+    @property
+    def said(self) -> str:
+        """Both in words."""
+        images = "1 image" if self.images == 1 else f"{self.images} images"
+        what = f"{self.context:,} tokens of text"
+        if self.image_tokens:
+            what += f" and {images} of {self.image_tokens:,} tokens"
+        return f"{what} on {self.device}, {self.latency_kind}" if self.device else what
