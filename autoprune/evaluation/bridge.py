@@ -23,13 +23,12 @@ from autoprune.evaluation.external import open_documents, opened
 from autoprune.evaluation.generation import (
     AnswerEngine,
     GenericEngine,
-    PackedEngine,
     Question,
-    RoutedEngine,
     finish,
 )
 from autoprune.evaluation.likelihood import Given, losses
 from autoprune.evaluation.materials import SPLIT, manifest
+from autoprune.evaluation.packed import PackedEngine, RoutedEngine
 from autoprune.evaluation.reading import read_score
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.sources import split_of

@@ -14,12 +14,11 @@ from autoprune.data.encoding import EncodedSet
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.generation import (
     GenericEngine,
-    PackedEngine,
     Question,
     end_tokens,
     finish,
-    select_prompts,
 )
+from autoprune.evaluation.packed import PackedEngine, select_prompts
 from autoprune.models.arrays import state_arrays
 from autoprune.models.shape import spec_of
 from autoprune.pruning.plan import LayerPlan, PruningPlan

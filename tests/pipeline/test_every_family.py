@@ -14,7 +14,8 @@ from support.families import CASES, IMAGE
 from support.questions import SAMPLES, read
 
 from autoprune.data.chat import call_options, prompt_of, tokenizer_of
-from autoprune.evaluation.generation import GenericEngine, PackedEngine, Question, end_tokens
+from autoprune.evaluation.generation import GenericEngine, Question, end_tokens
+from autoprune.evaluation.packed import PackedEngine
 from autoprune.evaluation.proxy import kl_to_dense
 from autoprune.models.families import wrapper_of
 from autoprune.models.files import processor_identity
