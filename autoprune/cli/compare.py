@@ -199,9 +199,10 @@ def _table(title: str) -> Table:
 
 
 def _dense(found: Comparison) -> str:
+    from autoprune.tracking.records.costs import size_in
     from autoprune.tracking.terminal import size_text
 
-    size = (found.dense.bytes or 0) if found.objective == "bytes" else found.dense.params
+    size = size_in(found.dense, found.objective)
     return f"dense model ({size_text(size, found.objective)})"
 
 

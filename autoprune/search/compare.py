@@ -103,7 +103,7 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
     for other in searches[1:]:
         check_comparable(first, other)
     # One dense model on one machine answers alike; elsewhere a bit may flip. One set decides.
-    dense, objective = first.dense, first.summary.objective
+    dense, objective = first.dense, first.summary.counted
     # Runs that several searches share say once how far seeds scatter. By one prior for all, a run
     # has one interval, whichever search shows it.
     runs = {answers_of(one): one for search in searches for one in search.confirmed}
@@ -124,7 +124,7 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
     ]
     return Comparison(
         dense=first.summary.dense,
-        objective=objective,
+        objective=first.summary.objective,
         searches=tuple(
             Compared(
                 name=search.store.name,
@@ -153,8 +153,11 @@ def check_comparable(a: Finished, b: Finished) -> None:
     Raises:
         AutoPruneError: names the searches and what differs.
     """
-    if (one := a.summary.objective) != (other := b.summary.objective):
+    if (one := a.summary.counted) != (other := b.summary.counted):
         raise _refusal(a, b, "objectives", one, other)
+    prompts = [s.summary.running.said if s.summary.running else "none" for s in (a, b)]
+    if (a.summary.timed or a.summary.objective == "memory") and prompts[0] != prompts[1]:
+        raise _refusal(a, b, "prompts or devices", *prompts)
     check_same_exam(a, b)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.plugins import COST_MODELS, plugin_names
 from autoprune.search.options import flag
-from autoprune.tracking.records.costs import TIMED
+from autoprune.tracking.records.costs import objective_of
 
 ROOFLINE = "roofline"
 
@@ -85,4 +85,4 @@ class RunningSettings(BaseModel):
     @property
     def counted(self) -> str:
         """What the front is drawn over: the unit of sizes, and latency behind it if it counts."""
-        return f"{self.objective}{TIMED if self.timed else ''}"
+        return objective_of(self.objective, self.timed)

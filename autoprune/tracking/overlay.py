@@ -76,6 +76,10 @@ def _percent(comparison: Comparison, point: FrontPoint) -> float:
     return 100 * (share_in(point, comparison.objective) or 0.0)
 
 
+def _what(comparison: Comparison) -> str:
+    return "parameters" if comparison.objective == "params" else comparison.objective
+
+
 def _limit(comparison: Comparison, one: Compared) -> float:
     return 100 * one.summary.size(one.summary.budget) / one.summary.size(one.summary.dense)
 
@@ -98,8 +102,9 @@ def overlay_png(comparison: Comparison, path: Path) -> None:
     for limit in sorted({round(_limit(comparison, one), 3) for one in comparison.searches}):
         axes.axvline(limit, color=LIMIT, ls="--", lw=1.2, zorder=1)
         axes.text(limit, bottom, f" budget {limit:.3g}%", color=LIMIT, fontsize=9, va="bottom")
-    what = "bytes" if comparison.objective == "bytes" else "parameters"
-    axes.set_xlabel(f"{what} kept (% of the dense model)" + ("; dense at 100 →" if far else ""))
+    axes.set_xlabel(
+        f"{_what(comparison)} kept (% of the dense model)" + ("; dense at 100 →" if far else "")
+    )
     axes.set_ylabel("retention (1.0 = dense model)")
     axes.set_title("confirmed fronts, 95 % intervals over seeds and images", loc="left")
     axes.grid(alpha=0.25, lw=0.6)
@@ -219,11 +224,10 @@ def overlay_figure(comparison: Comparison) -> Any:
             annotation={"text": f"budget {limit:.3g}%", "font": {"color": LIMIT}},
             annotation_position="bottom right",
         )
-    what = "bytes" if comparison.objective == "bytes" else "parameters"
     figure.update_layout(
         template="plotly_white",
         title="confirmed fronts; hypervolume and its 95 % interval beside the name",
-        xaxis={"title": f"{what} kept (% of the dense model)", "range": [left, right]},
+        xaxis={"title": f"{_what(comparison)} kept (% of the dense model)", "range": [left, right]},
         yaxis={"title": "retention (1.0 = dense model)", "range": [bottom, top]},
         legend={"itemsizing": "constant", "orientation": "h", "y": -0.14},
         margin={"t": 60, "r": 20, "b": 50},

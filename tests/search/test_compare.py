@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.confirmed import finished_search
+from support.confirmed import WHOLE, finished_search
 
+from autoprune.cli.compare import searches_table
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import paired_difference
 from autoprune.search.compare import (
@@ -20,6 +21,9 @@ from autoprune.search.fronts.area import difference, stairs
 from autoprune.search.fronts.confirm import scatter
 from autoprune.search.records.store import SearchStore
 from autoprune.tracking.comparison import Comparison
+from autoprune.tracking.overlay import overlay_figure
+from autoprune.tracking.records.terms import Running
+from autoprune.tracking.terminal import bytes_text
 
 FOUND = {0.4: 0.6, 0.5: 0.75, 0.6: 0.9}
 BETTER = {0.42: 0.75, 0.5: 0.85, 0.6: 0.93}
@@ -149,6 +153,44 @@ def test_a_baseline_in_two_precisions_is_two(pair: tuple[list[Finished], Compari
     assert once([point, small, point], "bytes") == (small, point)
 
 
+TIMED = {
+    "times": {0.4: 0.9, 0.5: 0.3, 0.6: 0.5},
+    "timed": True,
+    "device": "rtx-4060",
+    "running": Running(context=1024, images=1, image_tokens=16, device="rtx-4060"),
+}
+
+
+def test_where_latency_counts_the_volume_is_that_of_the_summary(tmp_path: Path) -> None:
+    searches = [
+        read(finished_search(tmp_path, name, FOUND, draw=draw, **TIMED))  # type: ignore[arg-type]
+        for draw, name in enumerate(("one", "two"))
+    ]
+    for search, there in zip(searches, compare_searches(searches).searches, strict=True):
+        assert there.hypervolume.mean == pytest.approx(search.summary.hypervolume)
+        assert there.hypervolume.low == pytest.approx(search.summary.hypervolume_low)
+        assert there.summary.points == search.summary.points
+
+
+def test_sizes_are_said_in_the_unit_of_the_objective(tmp_path: Path) -> None:
+    at = {"objective": "memory", "running": TIMED["running"]}
+    one = read(finished_search(tmp_path, "one", FOUND, **at))  # type: ignore[arg-type]
+    two = read(finished_search(tmp_path, "two", BETTER, **at))  # type: ignore[arg-type]
+    found = compare_searches([one, two])
+    assert f"dense model ({bytes_text(8 * WHOLE)})" in str(searches_table(found).title)
+    assert overlay_figure(found).layout.xaxis.title.text.startswith("memory kept")
+
+
+def test_memory_for_another_prompt_is_refused(tmp_path: Path) -> None:
+    prompts = [Running(context=length, images=1, image_tokens=16) for length in (512, 1024)]
+    one, other = (
+        read(finished_search(tmp_path, f"m{p.context}", FOUND, objective="memory", running=p))
+        for p in prompts
+    )
+    with pytest.raises(AutoPruneError, match=r"different prompts or devices \(512 tokens"):
+        compare_searches([one, other])
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -156,8 +198,9 @@ def test_a_baseline_in_two_precisions_is_two(pair: tuple[list[Finished], Compari
         ({"tasks": {"digits_read": 0.1}}, "different tasks (digits_read, digits_sum; digits_read)"),
         ({"objective": "bytes"}, "different objectives (params; bytes)"),
         ({"images": 200}, "different questions (300 and 200 of task digits_read)"),
+        (TIMED, "different objectives (params; params+latency)"),
     ],
-    ids=["model", "tasks", "objective", "images"],
+    ids=["model", "tasks", "objective", "images", "latency"],
 )
 def test_without_a_common_scale_it_is_refused(
     changes: dict[str, object], said: str, tmp_path: Path

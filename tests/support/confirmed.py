@@ -15,7 +15,7 @@ from autoprune.search.finish import Ending, Rerun, finish
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.tracking.records.summary import StageRecord
-from autoprune.tracking.records.terms import Budget, Dense
+from autoprune.tracking.records.terms import Budget, Dense, Running
 from autoprune.tracking.records.trial import TrialRecord
 
 TOOK = {"prepare": 40.0, "trials": 70.0, "confirm": 25.0}
@@ -61,7 +61,14 @@ class DrawnPool:
         return results
 
 
-def full_record(trial: int, fraction: float, retained: float, origin: str = "sampler") -> Any:
+def full_record(
+    trial: int,
+    fraction: float,
+    retained: float,
+    origin: str = "sampler",
+    times: Mapping[float, float] | None = None,
+) -> Any:
+    latency = None if times is None else times[fraction]
     return TrialRecord(
         trial=trial,
         state="complete",
@@ -71,6 +78,10 @@ def full_record(trial: int, fraction: float, retained: float, origin: str = "sam
         fraction=fraction,
         bytes=int(4 * WHOLE * fraction),
         bytes_fraction=fraction,
+        memory=int(8 * WHOLE * fraction),
+        memory_fraction=fraction,
+        latency=None if latency is None else 0.01 * latency,
+        latency_fraction=latency,
         precision="float32",
         retention=retained,
         axis="hybrid",
@@ -91,6 +102,8 @@ def finished_search(
     images: int = IMAGES,
     tasks: Mapping[str, float] = CHANCES,
     draw: int = 0,
+    times: Mapping[float, float] | None = None,
+    running: Running | None = None,
     **asked: object,
 ) -> SearchStore:
     """Write a finished search.
@@ -100,6 +113,8 @@ def finished_search(
         baselines: name -> size and accuracy; equal ones answer alike in every search.
         identity, images, tasks: of the dense model and the confirmation.
         draw: of the answers of what it found.
+        times: size -> share of the dense model's time a token.
+        running: what memory and latency are said for.
         asked: settings.
     """
     settings = make_settings({"name": name, "home": home, "trials": 12, **asked})
@@ -109,10 +124,10 @@ def finished_search(
     records = []
     for base, (size, accuracy) in (baselines or {}).items():
         accuracies[len(records)] = (accuracy, 100)
-        records.append(full_record(len(records), size, accuracy + 0.02, base))
+        records.append(full_record(len(records), size, accuracy + 0.02, base, times))
     for size, accuracy in found.items():
         accuracies[len(records)] = (accuracy, 1000 * (draw + 1) + 10 * len(records))
-        records.append(full_record(len(records), size, accuracy + 0.02))
+        records.append(full_record(len(records), size, accuracy + 0.02, times=times))
     for record in records:
         store.write_record(record)
 
@@ -124,11 +139,18 @@ def finished_search(
         settings=settings,
         scores=draw_answers(0.97, 7, images, tasks),
         identity=identity,
-        dense=Dense(params=WHOLE, bytes=4 * WHOLE, precision="float32"),
-        budget=Budget(text="60%", params=int(0.6 * WHOLE), fraction=0.6, bytes=int(2.4 * WHOLE)),
+        dense=Dense(params=WHOLE, bytes=4 * WHOLE, memory=8 * WHOLE, precision="float32"),
+        budget=Budget(
+            text="60%",
+            params=int(0.6 * WHOLE),
+            fraction=0.6,
+            bytes=int(2.4 * WHOLE),
+            memory=int(4.8 * WHOLE),
+        ),
         versions={},
         groups=groups_of(resolve_tasks(list(tasks))),
         floors=read_floors(settings.floors, resolve_tasks(list(tasks))),
+        running=running,
     )
     summary = finish(ending, records, DrawnPool(answer), store, lambda done, total: None)
     stages = tuple(StageRecord(stage=n, seconds=s) for n, s in TOOK.items())

@@ -32,6 +32,11 @@ def split_objective(objective: str) -> tuple[str, bool]:
     return size, size != objective
 
 
+def objective_of(size: str, timed: bool) -> str:
+    """Return what a front is drawn over: a unit of sizes, and latency behind it where it counts."""
+    return f"{size}{TIMED if timed else ''}"
+
+
 def costs_in(item: TrialRecord | FrontPoint, objective: str) -> tuple[float, ...] | None:
     """Return what an objective wants small: the share of size kept, and of latency where it counts.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import FiniteFloat
 
 from autoprune.tracking.records.base import Figure, Knob, Record
-from autoprune.tracking.records.costs import Objective, size_in
+from autoprune.tracking.records.costs import Objective, objective_of, size_in
 from autoprune.tracking.records.point import FrontPoint
 from autoprune.tracking.records.terms import Budget, Dense, Running
 from autoprune.tracking.records.trial import TrialRecord
@@ -62,6 +62,11 @@ class SearchSummary(Record):
     ended: str = ""  # why no more trials were launched
     stages: tuple[StageRecord, ...] = ()
     versions: dict[str, str] = {}
+
+    @property
+    def counted(self) -> str:
+        """What the front is drawn over: the unit of sizes, and latency behind it if it counts."""
+        return objective_of(self.objective, self.timed)
 
     @property
     def front(self) -> tuple[FrontPoint, ...]:
