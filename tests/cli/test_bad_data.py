@@ -69,6 +69,16 @@ def parquet(folder: Path) -> None:
     Dataset.from_dict({"prompt": ["a"] * 9, "label": ["b"] * 9}).to_parquet(folder / "x.parquet")
 
 
+def two_pictures(folder: Path) -> None:
+    from datasets import Dataset, Features, Image, Value
+
+    features = Features(
+        {"left": Image(), "right": Image(), "question": Value("string"), "answer": Value("string")}
+    )
+    row = {"left": None, "right": None, "question": "a", "answer": "b"}
+    Dataset.from_list([row] * 9, features=features).to_parquet(folder / "x.parquet")
+
+
 TABLE = [
     Bad("file that is not there", f"{SEARCH} --data {{dir}}/none.json", ("none.json", "exist")),
     Bad("hub name that cannot be had", f"{SEARCH} --data nobody/nothing",
@@ -93,6 +103,12 @@ TABLE = [
         row(0, conversations=[*said(("a", "b")), {"from": "human", "value": "c"}])),
     Bad("row with a mark too many", f"{SEARCH} {MINE}", ("row 1", "<image> marks"),
         row(0, conversations=said(("<image><image> what ?", "3")))),
+    Bad("rows whose images go by another name", f"{SEARCH} {MINE}",
+        ("rows", "no column of images is known", "--columns image=picture"),
+        edited(lambda data: [{"img" if k == "image" else k: v for k, v in row.items()}
+                             for row in data])),
+    Bad("data set with several columns of images", f"{SEARCH} --data {{dir}}/x.parquet",
+        ("(left, right)", "--columns image=left"), two_pictures),
     Bad("missing images", f"{SEARCH} {MINE}",
         ("4 images of", "1.png", "4.png", "8.png", "--images"), missing),
     Bad("images that are elsewhere", f"{SEARCH} --data {{dir}}/mine.json",

@@ -85,6 +85,11 @@ def parquet(folder: Path) -> tuple[str, list[str]]:
     return str(folder / "mine.parquet"), ["image=pics"]
 
 
+def parquet_by_type(folder: Path) -> tuple[str, list[str]]:
+    """A column of images is found by its type, whatever it is called."""
+    return parquet(folder)[0], []
+
+
 def parquet_folder(folder: Path) -> tuple[str, list[str]]:
     data = _data_set(True)
     (folder / "mine").mkdir()
@@ -100,7 +105,17 @@ def content(sample: Sample) -> Any:
 
 @pytest.mark.parametrize(
     "form",
-    [lines, indented, folder_of_one, roles, saved, split_of_several, parquet, parquet_folder],
+    [
+        lines,
+        indented,
+        folder_of_one,
+        roles,
+        saved,
+        split_of_several,
+        parquet,
+        parquet_by_type,
+        parquet_folder,
+    ],
 )
 def test_every_form_gives_the_same_samples(
     form: Callable[[Path], tuple[str, list[str]]],
@@ -147,6 +162,19 @@ def test_a_column_mapping_reads_questions_and_answers(
     assert sample.turns[0].marks == (0,)
     assert sample.image is not None
     assert sample.image.size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("key", ["image", "images", "photo"])
+def test_images_are_read_where_the_first_rows_are_text(key: str, tmp_path: Path) -> None:
+    data: list[dict[str, Any]] = [{"conversations": said((f"what {i} ?", "3"))} for i in range(3)]
+    for row in rows(30):
+        names = row.pop("image", None)
+        data.append({**row, key: names} if names else row)
+    pictures_of(rows(30), tmp_path)
+    columns = ["image=photo"] if key == "photo" else []
+    splits = open_data(read_data([str(write_json(data, tmp_path / "a.json"))], columns=columns))
+    shown = sum(len(sample.images) for split in splits.places for sample in splits.open(split))
+    assert shown == 30
 
 
 MARKS = [

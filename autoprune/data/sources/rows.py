@@ -44,6 +44,11 @@ KINDS = {
         f"have another number of {MARK} marks than of images",
         "give each image one mark",
     ),
+    "unread": (
+        f"has an {MARK} mark, and no column of images is known",
+        f"have {MARK} marks, and no column of images is known",
+        "name it, as in --columns image=picture",
+    ),
     "image": ("has an image that is no path", "have an image that is no path", "name a file"),
 }
 """What can be wrong with a row: of one, of several, and the mend."""
@@ -97,7 +102,7 @@ def turns_of(row: Any, fields: Fields, images: int, source: str) -> tuple[Turn, 
         first = turns[0]
         turns[0] = Turn(first.question, first.answer, source, (0,) * images)
     elif found != images:
-        raise BadRow("marks")
+        raise BadRow("unread" if fields.image is None else "marks")
     return tuple(turns)
 
 

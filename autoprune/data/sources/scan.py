@@ -211,7 +211,10 @@ def open_sources(data: DataSpec) -> list[Source]:
     if data.images is not None and not Path(data.images).is_dir():
         raise AutoPruneError(f"--images {data.images!r} is no directory: name the images' folder")
     files = [_file(source.ref) for source in data.sources]
-    columns = [file.columns() for file in files]
+    wanted = [(column,) for _, column in data.columns]
+    if "image" not in data.mapping:
+        wanted.append(_USUAL["image"])
+    columns = [file.columns(wanted) for file in files]
     for name, column in data.columns:
         if not any(column in there for there in columns):
             known = dict.fromkeys(name for there in columns for name in there)
@@ -221,7 +224,7 @@ def open_sources(data: DataSpec) -> list[Source]:
             )
     sources: list[Source] = []
     for spec, file, there in zip(data.sources, files, columns, strict=True):
-        fields = _fields(spec.ref, there, data.mapping)
+        fields = _fields(spec.ref, there, data.mapping, file.pictures())
         # Whole paths: workers have a directory of their own.
         folder = (Path(data.images) if data.images is not None else file.folder).absolute()
         name = _name(spec.ref, [source.name for source in sources])
@@ -229,12 +232,20 @@ def open_sources(data: DataSpec) -> list[Source]:
     return sources
 
 
-def _fields(ref: str, there: Sequence[str], mapping: Mapping[str, str]) -> Fields:
-    """Choose the columns that are read of a source."""
+def _fields(
+    ref: str, there: Sequence[str], mapping: Mapping[str, str], pictures: Sequence[str]
+) -> Fields:
+    """Choose the columns that are read of a source; ``pictures`` hold images by their type."""
     found: dict[str, str | None] = {}
     for name, usual in _USUAL.items():
         named = [mapping[name]] if mapping.get(name) in there else []
         found[name] = next((c for c in [*named, *usual] if c in there), None)
+    if found["image"] is None and len(pictures) > 1:
+        raise AutoPruneError(
+            f"{ref} has several columns of images ({', '.join(pictures)}): name the one to read, "
+            f"as in --columns image={pictures[0]}"
+        )
+    found["image"] = found["image"] or next(iter(pictures), None)
     pair = "question" in mapping or "answer" in mapping
     if found["conversations"] is not None and not (pair and mapping.get("question") in there):
         found["question"] = found["answer"] = None

@@ -5,7 +5,7 @@ Its arrow files are mapped into memory, so that only what is read is held. Image
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,13 @@ class Table:
         place = Path(self.ref)
         return place.parent if place.is_file() else place
 
-    def columns(self) -> list[str]:
-        """Return the names of the columns."""
+    def columns(self, wanted: Sequence[Collection[str]] = ()) -> list[str]:
+        """Return the names of the columns, whichever are wanted."""
         return list(self.data.column_names)
+
+    def pictures(self) -> list[str]:
+        """Return the columns that hold images by their type, one or a list of them a row."""
+        return [name for name, feature in self.data.features.items() if _pictured(feature)]
 
     def scan(self, columns: list[str], image: str | None) -> Iterator[dict[str, Any]]:
         """Yield all rows in order; images as ``{"bytes": buffer, "path": ...}``, uncopied."""
@@ -84,6 +88,15 @@ def _uncopied(cell: Any) -> Any:
     ):
         return cell.as_buffer()
     return cell.as_py()
+
+
+def _pictured(feature: Any) -> bool:
+    """Whether a feature is an image, a list of images, or what images are stored as."""
+    from datasets import Image
+
+    feature = getattr(feature, "feature", feature)
+    stored = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    return stored or isinstance(feature, Image)
 
 
 def _undecoded(data: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,22 @@ class TextFile:
         """Where image paths start unless a folder is named."""
         return self.path.parent
 
-    def columns(self) -> list[str]:
-        """Return the keys of the first row."""
+    def columns(self, wanted: Sequence[Collection[str]] = ()) -> list[str]:
+        """Return the keys of the first row, and of those behind it while a wanted one is missing.
+
+        Args:
+            wanted: groups of keys; of each group one has to be found. Rows may lack keys (those of
+                text alone have no image), so that the first says little.
+        """
+        found: dict[str, None] = {}
         for row in self.scan(note=False):
-            return list(row) if isinstance(row, dict) else []
+            found |= dict.fromkeys(row if isinstance(row, dict) else ())
+            if all(not found.keys().isdisjoint(group) for group in wanted):
+                break
+        return list(found)
+
+    def pictures(self) -> list[str]:
+        """Return the columns that hold images by their type: JSON knows of none."""
         return []
 
     def scan(self, *, note: bool = True) -> Iterator[Any]:
