@@ -211,7 +211,7 @@ def open_sources(data: DataSpec) -> list[Source]:
     if data.images is not None and not Path(data.images).is_dir():
         raise AutoPruneError(f"--images {data.images!r} is no directory: name the images' folder")
     files = [_file(source.ref) for source in data.sources]
-    wanted = [(column,) for _, column in data.columns]
+    wanted: list[tuple[str, ...]] = [(column,) for _, column in data.columns]
     if "image" not in data.mapping:
         wanted.append(_USUAL["image"])
     columns = [file.columns(wanted) for file in files]
