@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoprune"
 
 # Which rooms each room may import from; a room may always import from itself.
-GROUND = {"errors", "identity", "plugins"}
+GROUND = {"errors", "identity", "amounts", "plugins"}
 FLOOR_1 = GROUND | {"models", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "identity": GROUND,
+    "amounts": set(),
     "plugins": GROUND,
     "models": GROUND,
     "data": GROUND | {"models"},
@@ -60,7 +61,18 @@ RECORDS = (("base",), ("trial", "point", "terms"), ("costs",), ("summary",))
 FLOORS = {"search": SEARCH, "tracking/records": RECORDS}
 
 # The lower floors run on a bare GPU box.
-BARE = {"errors", "identity", "models", "data", "zoo", "cost", "pruning", "recovery", "resources"}
+BARE = {
+    "errors",
+    "identity",
+    "amounts",
+    "models",
+    "data",
+    "zoo",
+    "cost",
+    "pruning",
+    "recovery",
+    "resources",
+}
 HEAVY = {"ray", "optuna", "mlflow", "lmms_eval"}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoprune.amounts import seconds_text
 from autoprune.cli.options import Home, Json, example, home_dir
 from autoprune.errors import AutoPruneError
 
@@ -159,7 +160,6 @@ def _label(candidate: Candidate) -> str:
 def _described(candidate: Candidate) -> str:
     from autoprune.cli.output import size_on_disk
     from autoprune.deploy.pick.measure import HERE
-    from autoprune.deploy.pick.pick import time_text
     from autoprune.tracking.terminal import params_text
 
     point = candidate.point
@@ -172,7 +172,7 @@ def _described(candidate: Candidate) -> str:
         parts.append(f"{size_on_disk(candidate.memory.total)} of memory")
     if (latency := candidate.latency) is not None:
         where = "on this machine" if latency.device == HERE else f"for {latency.device}"
-        parts.append(f"{time_text(latency.seconds)} a token, {latency.kind} {where}")
+        parts.append(f"{seconds_text(latency.seconds)} a token, {latency.kind} {where}")
     return f"{_label(candidate)}: {', '.join(parts)}"
 
 
@@ -182,7 +182,6 @@ def _table(found: Picked) -> Table:
     from rich.table import Table
 
     from autoprune.cli.output import size_on_disk
-    from autoprune.deploy.pick.pick import time_text
     from autoprune.tracking.terminal import params_text
 
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
@@ -194,7 +193,7 @@ def _table(found: Picked) -> Table:
     if found.candidates[0].memory is not None:
         columns["memory"] = lambda one: size_on_disk(one.memory.total) if one.memory else ""
     if found.candidates[0].latency is not None:
-        columns["a token"] = lambda one: time_text(one.latency.seconds) if one.latency else ""
+        columns["a token"] = lambda one: seconds_text(one.latency.seconds) if one.latency else ""
     for title in columns:
         table.add_column(title, justify="right", no_wrap=True)
     winner = found.choice.winner

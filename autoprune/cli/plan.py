@@ -133,12 +133,12 @@ def _running(sizes: Sizes, precision: str) -> dict[str, Any] | None:
 
 def _answering(running: Mapping[str, Any]) -> str:
     """Return in words what the dense model takes while it answers, and what bounds that."""
-    from autoprune.search.candidates.bounds import duration_text
+    from autoprune.amounts import seconds_text
 
     dense = running["dense"]
     said = f"{size_on_disk(dense['memory'])} of memory"
     if "latency" in dense:
-        said += f" and {duration_text(dense['latency'])} a token"
+        said += f" and {seconds_text(dense['latency'])} a token"
     said = f"the dense model takes {said}, at {running['said']}"
     if running["bounds"]:
         kept = (

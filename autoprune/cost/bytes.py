@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from autoprune.amounts import BYTES, text_in
 from autoprune.cost.parameters import Shaped
 from autoprune.models.families import FAMILIES
 from autoprune.models.precision import precision_of
@@ -78,7 +79,4 @@ def linears_of(spec: BackboneSpec, shape: LayerShape) -> Iterator[tuple[int, int
 
 def format_bytes(count: int) -> str:
     """Write a count of bytes for people: ``3GiB``, ``1.94MiB``, ``512B``."""
-    for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if count >= scale:
-            return f"{count / scale:.3g}{unit}"
-    return f"{count}B"
+    return text_in(count, BYTES)

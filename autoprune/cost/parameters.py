@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from autoprune.amounts import COUNTS, text_in
 from autoprune.models.shape import BackboneSpec, LayerShape
 
 
@@ -56,7 +57,4 @@ def size_of(spec: BackboneSpec, pruned: Shaped | Iterable[LayerShape] | None = N
 
 def format_params(count: int) -> str:
     """Write a count for people: ``2.03M``, ``7.06B``, ``512``."""
-    for scale, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= scale:
-            return f"{count / scale:.3g}{letter}"
-    return str(count)
+    return text_in(count, COUNTS)

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from autoprune.amounts import seconds_text
 from autoprune.tracking.plots import (
     comparable,
     left_end,
@@ -62,14 +63,6 @@ def bytes_text(count: int) -> str:
 def size_text(count: int, objective: str) -> str:
     """Return a size in the unit of an objective as people say it."""
     return bytes_text(count) if objective in ("bytes", "memory") else params_text(count)
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a short time as people say it, in three figures: 41.2ms, 320µs, 1.5s."""
-    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g}{unit}"
-    return f"{seconds / 1e-9:.3g}ns"
 
 
 def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool = False) -> Table:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from autoprune.amounts import BYTES, COUNTS, unit_of
 from autoprune.tracking.records.summary import SearchSummary
 
 
 def size_unit(params: int) -> tuple[float, str]:
     """Return the divisor and name of the unit that suits a model of this size."""
-    for divisor, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if params >= divisor:
-            return divisor, name
-    return 1.0, ""
+    divisor, name = unit_of(params, COUNTS)
+    return divisor, name.replace("K", "k")
 
 
 def seeds_text(count: int) -> str:
@@ -20,10 +19,7 @@ def seeds_text(count: int) -> str:
 
 def byte_unit(count: int) -> tuple[float, str]:
     """Return the divisor and name of the unit that suits so many bytes."""
-    for divisor, name in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
-        if count >= divisor:
-            return divisor, name
-    return 1.0, "B"
+    return unit_of(count, BYTES)
 
 
 def summary_unit(summary: SearchSummary) -> tuple[float, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.amounts import seconds_text
 from autoprune.deploy.pick.candidates import (
     Candidate,
     read_floors,
@@ -270,15 +271,7 @@ def _bytes(value: float, candidate: Candidate) -> str:
 
 def _latency(value: float, candidate: Candidate) -> str:
     kind = "" if candidate.latency is None else f" {candidate.latency.kind}"
-    return f"{time_text(value)} a token{kind}"
-
-
-def time_text(seconds: float) -> str:
-    """Return a short time in words: ``12.3 ms``, ``45 µs``."""
-    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+    return f"{seconds_text(value)} a token{kind}"
 
 
 _WORDS = {

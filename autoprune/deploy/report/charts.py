@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from autoprune.amounts import SECONDS, seconds_text, unit_of
 from autoprune.deploy.report.model import Chart, Kind, Mark, Tick
 from autoprune.search.fronts.front import nondominated
 from autoprune.tracking.plots import comparable, retention_range, right_end, stopped
@@ -53,17 +55,6 @@ class Size:
         return float(value) if value else None
 
 
-def seconds_text(seconds: float) -> str:
-    """Return a latency as people say it, in three figures: 4.2ms, 1.3s."""
-    divisor, unit = seconds_unit(seconds)
-    return f"{seconds / divisor:.3g}{unit}"
-
-
-def seconds_unit(seconds: float) -> tuple[float, str]:
-    """Return the divisor and name of the unit that suits a time."""
-    return (1.0, "s") if seconds >= 1 else (1e-3, "ms") if seconds >= 1e-3 else (1e-6, "µs")
-
-
 def _of_count(text: Callable[[int], str]) -> Callable[[float], str]:
     return lambda value: text(round(value))
 
@@ -88,7 +79,7 @@ SIZES = (
         _of_unit(byte_unit),
     ),
     Size("memory", "memory", "memory in use", _of_count(bytes_text), _of_unit(byte_unit)),
-    Size("latency", "latency", "time a token", seconds_text, seconds_unit),
+    Size("latency", "latency", "time a token", seconds_text, partial(unit_of, units=SECONDS)),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoprune.amounts import seconds_text
 from autoprune.cost.bytes import format_bytes, stored_bytes
 from autoprune.cost.deployment import Deployment, Kept, deployment_of
 from autoprune.cost.devices import Device, find_device
@@ -128,15 +129,7 @@ HERE = "here"
 
 def said_amount(unit: str, amount: float) -> str:
     """Write an amount of a bound's unit for people."""
-    return duration_text(amount) if unit == "latency" else format_bytes(int(amount))
-
-
-def duration_text(seconds: float) -> str:
-    """Write a short time for people: ``41.2ms``, ``320µs``, ``1.5s``."""
-    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g}{unit}"
-    return f"{seconds / 1e-9:.3g}ns"
+    return seconds_text(amount) if unit == "latency" else format_bytes(int(amount))
 
 
 def cannot(
