@@ -101,26 +101,18 @@ def pick(
         AutoPruneError: for bad input; and where nothing fits, with what comes nearest.
         StoppedError: for a search that has no confirmed front yet.
     """
-    from autoprune.deploy.pick.limits import read_limits
-    from autoprune.deploy.pick.pick import pick as choose
-    from autoprune.search.compare import read_finished
-    from autoprune.search.records.store import find_search
+    from autoprune.deploy.pick.pick import pick_named
 
-    limits = read_limits(
+    return pick_named(
+        names,
+        home=Path(home),
+        device=device,
         min_retention=min_retention,
         max_latency=max_latency,
         max_params=max_params,
         max_memory=max_memory,
-    )
-    place = Path(home)
-    stores = [find_search(place, name) for name in names]
-    return choose(
-        [read_finished(store, store.confirmed()) for store in stores],
-        limits,
-        floors=names_of(floor),
-        device=device,
         context=context,
-        home=place,
+        floors=names_of(floor),
     )
 
 
@@ -144,8 +136,6 @@ def export(
         format: ``hf``, or another that ``autoprune export --help`` lists.
         rebuild: train it again, and state the difference to what was kept.
         gpus: to rebuild with; 0 computes on the CPU.
-        register: name of a model in MLflow's registry that it becomes a version of.
-        tracking_uri: MLflow server of that registry; by default sqlite in ``home``.
         register: name to register a checkpoint under in MLflow's model registry as well.
         tracking_uri: of that registry; by default the one of ``home``.
         home: of the search.

@@ -9,7 +9,6 @@ import typer
 
 from autoprune.amounts import seconds_text
 from autoprune.cli.options import Home, Json, example, home_dir
-from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,34 +78,20 @@ def pick(
     where time is bounded, else the one that takes the least memory where that is, else the
     smallest. Baselines are points like any other.
     """
-    from autoprune.deploy.pick.limits import read_limits
-
-    limits = read_limits(
-        min_retention=min_retention,
-        max_latency=max_latency,
-        max_params=max_params,
-        max_memory=max_memory,
-    )
-    for name in names:
-        if names.count(name) > 1:
-            raise AutoPruneError(f"search {name!r} is named twice: name each once")
-    from autoprune.search.records.store import find_search
-
-    place = home_dir(home)
-    stores = [find_search(place, name) for name in names]
-    summaries = [store.confirmed() for store in stores]
     from autoprune.cli.output import console, json_stdout, print_json
-    from autoprune.deploy.pick.pick import pick as choose
-    from autoprune.search.compare import read_finished
+    from autoprune.deploy.pick.pick import pick_named
 
     with json_stdout(as_json):
-        found = choose(
-            [read_finished(s, summary) for s, summary in zip(stores, summaries, strict=True)],
-            limits,
-            floors=tuple(floor or ()),
+        found = pick_named(
+            names,
+            home=home_dir(home),
             device=device,
+            min_retention=min_retention,
+            max_latency=max_latency,
+            max_params=max_params,
+            max_memory=max_memory,
             context=context,
-            home=place,
+            floors=floor or (),
         )
     if as_json:
         print_json(found.to_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from support.confirmed import IMAGES, finished_search
 
 from autoprune.deploy.pick.choose import Choice, Entry, choose
 from autoprune.deploy.pick.limits import Limit, read_limits
-from autoprune.deploy.pick.pick import Picked, pick, reason
+from autoprune.deploy.pick.pick import Picked, pick, pick_named, reason
 from autoprune.errors import AutoPruneError
 from autoprune.pipeline.prepare import inspect
 from autoprune.search.compare import Finished, read_finished
+from autoprune.search.records.store import SearchStore
 from autoprune.tracking.records.trial import KeepMap
 
 
@@ -191,6 +192,27 @@ def test_several_searches_are_one_choice(tmp_path: Path) -> None:
     assert chosen(found).startswith("two:")
     # The baseline that both ran answered alike, and is one point.
     assert [c.point.baseline for c in found.candidates].count("uniform") == 1
+
+
+def test_answers_that_are_alike_in_fewer_bits_are_another_point(tmp_path: Path) -> None:
+    one = searched(tmp_path, "one", {0.3: 0.5})
+    base = one.summary.baselines[0]
+    small = base.model_copy(update={"precision": "int8", "bytes": (base.bytes or 0) // 4})
+    summary = one.summary.model_copy(update={"objective": "memory", "baselines": (small,)})
+    bits = replace(one, store=SearchStore(tmp_path / "searches" / "bits"), summary=summary)
+    picked = pick([one, bits]).to_dict()
+    assert picked["winner"]["name"] == f"bits:{base.trial}"
+    assert f"one:{base.trial}" in picked["ties"]
+    assert picked["ties_go_to"] == "lowest bytes"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [((), "no search is named"), (("one", "one"), "'one' is named twice")]
+)
+def test_each_search_is_named_once(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    searched(tmp_path, "one", FOUND)
+    with pytest.raises(AutoPruneError, match=said):
+        pick_named(names, home=tmp_path)
 
 
 def test_a_floor_is_a_constraint(tmp_path: Path) -> None:

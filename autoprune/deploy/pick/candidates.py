@@ -124,14 +124,16 @@ def read_pool(searches: Sequence[Finished]) -> Pool:
             again = Retention(mean=kept.mean, low=kept.low, high=kept.high, seeds=kept.seeds)
             shown = point.model_copy(update={"retention": again})
             # The same runs in two searches are one point.
-            found.setdefault((answers_of(own), point.params), Candidate(search, shown, own))
+            key = (answers_of(own), point.params, point.precision)
+            found.setdefault(key, Candidate(search, shown, own))
     if not found:
         raise AutoPruneError(
             f"search {first.store.name!r} has no confirmed point: 'autoprune search --resume "
             f"{first.store.typed}' looks on"
         )
     sizes = {search.summary.objective for search in searches}
-    objective = "bytes" if "bytes" in sizes else "params"
+    # Bits do not show in parameters; a search over memory may have searched them, too.
+    objective = "params" if sizes == {"params"} else "bytes"
     return Pool(tuple(found.values()), first.dense, prior, objective)
 
 

@@ -16,7 +16,7 @@ from autoprune.deploy.pick.candidates import (
     with_floors,
 )
 from autoprune.deploy.pick.choose import Choice, Entry, Lost, choose
-from autoprune.deploy.pick.limits import Limit
+from autoprune.deploy.pick.limits import Limit, read_limits
 from autoprune.deploy.pick.measure import HERE
 from autoprune.errors import AutoPruneError
 
@@ -127,6 +127,59 @@ class Picked:
             else {"low": latency.low, "high": latency.high},
             "floors": dict(found.floors),
         }
+
+
+def pick_named(
+    names: Sequence[str],
+    *,
+    home: Path,
+    device: str | None = None,
+    min_retention: float | None = None,
+    max_latency: str | None = None,
+    max_params: str | None = None,
+    max_memory: str | None = None,
+    context: int | None = None,
+    floors: Sequence[str] = (),
+) -> Picked:
+    """Choose the best point of finished searches, named as a user names them.
+
+    Args:
+        names: of searches of one dense model.
+        home: of the searches, and of measured devices.
+        device: see :func:`pick`.
+        min_retention, max_latency, max_params, max_memory: constraints, as ``read_limits`` reads
+            them.
+        context: see :func:`pick`.
+        floors: see :func:`pick`.
+
+    Raises:
+        AutoPruneError: something typed cannot be had, before anything is read; or as :func:`pick`.
+        StoppedError: a search has no confirmed front yet.
+    """
+    from autoprune.search.compare import read_finished
+    from autoprune.search.records.store import find_search
+
+    limits = read_limits(
+        min_retention=min_retention,
+        max_latency=max_latency,
+        max_params=max_params,
+        max_memory=max_memory,
+    )
+    if not names:
+        raise AutoPruneError("no search is named: name at least one")
+    for name in names:
+        if list(names).count(name) > 1:
+            raise AutoPruneError(f"search {name!r} is named twice: name each once")
+    stores = [find_search(home, name) for name in names]
+    summaries = [store.confirmed() for store in stores]
+    return pick(
+        [read_finished(s, summary) for s, summary in zip(stores, summaries, strict=True)],
+        limits,
+        floors=floors,
+        device=device,
+        context=context,
+        home=home,
+    )
 
 
 def pick(
