@@ -44,7 +44,8 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"__init__"}
 SEARCH = (
     ("fronts", "knobs", "options", "patience"),
     ("sampling",),
-    ("own_data", "running"),
+    ("goal", "machine", "measuring", "own_data", "running"),
+    ("proposals",),
     ("settings",),
     ("candidates", "exams", "fidelity", "outlook", "records"),
     ("listener", "study", "work"),

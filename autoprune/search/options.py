@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autoprune.cost.budget import BYTES
 from autoprune.errors import AutoPruneError
@@ -23,6 +24,48 @@ def flag(field: str) -> str:
         "timed": "objective",
     }
     return "--" + names.get(field, field.replace("_", "-"))
+
+
+MOST = 100_000
+"""Of what is counted in a search: with more, even the forecast would take hours."""
+
+Number = TypeVar("Number", int, float, int | None, float | None)
+
+
+def at_least_one(value: Number, field: str) -> Number:
+    """Return a number of something, if it is one.
+
+    Raises:
+        AutoPruneError: it is below 1.
+    """
+    if value is not None and value < 1:
+        raise AutoPruneError(f"{flag(field)} {value} is below 1: give 1 or more")
+    return value
+
+
+def within_reason(value: Number, field: str) -> Number:
+    """Return a number of something that a search counts, if a machine could run as many.
+
+    Raises:
+        AutoPruneError: it is above :data:`MOST`.
+    """
+    if value is not None and value > MOST:
+        raise AutoPruneError(
+            f"{flag(field)} {value:g} is above {MOST:,}: give less, which is still more than any "
+            "machine can run"
+        )
+    return value
+
+
+def above_zero(value: Number, field: str, mend: str) -> Number:
+    """Return a finite number above 0, or None where nothing is said.
+
+    Raises:
+        AutoPruneError: it is neither; says the ``mend``.
+    """
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise AutoPruneError(f"{flag(field)} {value:g} is not a number above 0: {mend}")
+    return value
 
 
 def problem_line(option: str, problem: Mapping[str, Any]) -> str:

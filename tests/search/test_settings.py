@@ -14,6 +14,15 @@ WRONG: list[tuple[str, Any, str]] = [
     ("trials", 0, "--trials 0 is below 1"),
     ("trials", "many", "--trials 'many'"),
     ("workers", 0, "--workers 0 is below 1"),
+    ("workers", 10**6, "--workers 1e+06 is above 100,000: give less"),
+    ("trials", 10**6, "--trials 1e+06 is above 100,000: give less"),
+    ("confirm_points", 10**6, "--confirm-points 1e+06 is above 100,000: give less"),
+    ("multiple", 0, "--multiple 0 is below 1"),
+    ("search_samples", 0, "--search-samples 0 is below 1"),
+    ("max_recovery_samples", 0, "--max-recovery-samples 0 is below 1"),
+    ("rung_share", 2, "--rung-share 2 lies outside (0, 1]: 1 is all of the images"),
+    ("context", 0, "--context 0 is below 1"),
+    ("max_length", 0, "--max-length 0 is below 1"),
     ("confirm_seeds", 0, "--confirm-seeds 0"),
     ("data_fraction", 0, "--data-fraction 0 lies outside (0, 1]"),
     ("data_fraction", 1.5, "--data-fraction 1.5"),
@@ -128,6 +137,45 @@ def test_later_settings_leave_the_identity_at_their_default(
     beside = {"timed": {"device": "l4"}, "columns": data, "max_length": data}.get(field, {})
     changed = make_settings({**beside, field: values[field]})
     assert changed.identity() != make_settings(beside).identity()
+
+
+# settings, and the identity that they had when one class of one module held them all
+KNOWN: list[tuple[dict[str, Any], str]] = [
+    ({}, "c7ed1e2442649b7c"),
+    ({"budgets": ("3B-params",), "seed": 3}, "5f2b71c307df15fa"),
+    ({"quantize": ("none", "int4"), "refine": 0.0}, "57e24906ed7458ef"),
+    ({"deployable": "stock", "multiple": 8, "max_hours": 2.0}, "4f5960225c630d61"),
+    ({"space": "paper", "sampler": "grid"}, "06c66c048b998fea"),
+    (
+        {"tasks": ("digits_read",), "floors": ("digits_read=0.9",), "search_samples": 64},
+        "a9339b7a25ad6c29",
+    ),
+    (
+        {"data": ("a.json",), "data_identity": "d", "columns": ("question=ask",)},
+        "5b0fdedd0efb94d9",
+    ),
+    ({"objective": "memory", "device": "l4", "timed": True, "context": 99}, "bbbf744c7a8604f2"),
+]
+
+
+@pytest.mark.parametrize(("values", "identity"), KNOWN)
+def test_the_identity_of_a_search_stays(values: dict[str, Any], identity: str) -> None:
+    """Or searches that have begun could not be resumed: it also names those without a name."""
+    settings = make_settings(values)
+    assert settings.identity() == identity
+    assert settings.name == f"search-{identity[:6]}"
+
+
+def test_no_part_of_the_settings_takes_the_place_of_anothers() -> None:
+    """Pydantic keeps validators by their name, whatever class they are of."""
+    names = [
+        name
+        for base in SearchSettings.__bases__
+        for name in vars(base)
+        if callable(getattr(base, name)) and not name.startswith("__")
+    ]
+    assert {name for name in names if names.count(name) > 1} <= {"model_post_init"}
+    assert len(names) > 10
 
 
 def test_sizes() -> None:

@@ -53,6 +53,16 @@ def test_a_summary_of_an_earlier_version_is_read() -> None:
     assert any(point.tie.startswith("tied with ") for point in summary.front)
 
 
+def test_a_trial_of_an_earlier_version_is_read() -> None:
+    """It knew parameters only: neither bytes, nor memory, nor latency, nor floors."""
+    value = json.loads(fake_trial(7, "complete").to_json())
+    later = ("bytes", "memory", "latency", "precision", "missed", "parent", "layout", "keep")
+    old = {name: item for name, item in value.items() if not name.startswith(later)}
+    assert len(old) < len(value) - 8
+    record = TrialRecord.from_json(json.dumps(old))
+    assert (record.trial, record.params, record.memory) == (7, value["params"], None)
+
+
 def test_the_search_run_has_the_intervals_and_the_trials_their_tie() -> None:
     summary = fake_summary()
     metrics = naming.summary_metrics(summary, [])

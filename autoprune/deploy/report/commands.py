@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoprune.deploy.report.model import Command
+from autoprune.search.goal import SPACE_OF
 from autoprune.search.options import flag
 from autoprune.search.records.store import SearchStore
 from autoprune.search.sampling.samplers import SAMPLERS
-from autoprune.search.settings import SPACE_OF, SearchSettings, make_settings
+from autoprune.search.settings import SearchSettings, make_settings
 from autoprune.tracking.records.summary import SearchSummary
 
 HERE = frozenset({"tracking_uri", "storage", "ray_address"})

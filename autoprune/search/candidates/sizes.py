@@ -27,7 +27,8 @@ from autoprune.search.candidates.bounds import (
 )
 from autoprune.search.candidates.even import even_plan, even_plan_of_bytes, even_plan_within
 from autoprune.search.candidates.sizing import multiple_of
-from autoprune.search.settings import QUANTIZE, SearchSettings
+from autoprune.search.goal import QUANTIZE
+from autoprune.search.settings import SearchSettings
 from autoprune.tracking.records.terms import Budget
 from autoprune.zoo import EMBEDDED
 
