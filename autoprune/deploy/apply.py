@@ -13,7 +13,7 @@ import numpy as np
 
 from autoprune.deploy.card import MADE_HERE, Dense, Facts, card_files
 from autoprune.deploy.readme import Loading
-from autoprune.deploy.source import KeptScores, Source
+from autoprune.deploy.source import KeptScores, Source, metrics_of
 from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _score(run: CandidateRun, split: str) -> KeptScores:
 
     scores = run.score(split)
     found = retention(scores, run.assets.exams[split].dense)
-    return KeptScores(split, scores.by_task, found.value, found.raw)
+    return KeptScores(split, scores.by_task, found.value, found.raw, metrics_of(scores))
 
 
 def inspect_dense(source: Source) -> Inspected:
@@ -203,6 +203,7 @@ def _facts(
         ),
         split=made.split,
         scores=made.scores,
+        metrics=made.metrics,
         retention=made.retention,
         retention_raw=made.retention_raw,
         point=source.point,

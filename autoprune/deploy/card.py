@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,7 @@ class Facts:
         point: the confirmed point over several seeds, where there is one.
         versions: of the libraries the search ran on.
         left: linear layers of the backbone that a quantised precision could not take.
+        metrics: task -> which of its results the score was read from.
     """
 
     settings: SearchSettings
@@ -73,6 +74,7 @@ class Facts:
     point: FrontPoint | None
     versions: Mapping[str, str]
     left: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,17 +168,9 @@ def scores_of(facts: Facts) -> dict[str, Any]:
         "form": facts.dense.spec.deployability(facts.candidate.plan.shapes),
         "recovery": facts.candidate.recipe.name,
         "vision": facts.dense.vision,
-        "metrics": metrics_of(facts.scores),
+        "metrics": dict(facts.metrics),
         "versions": dict(facts.versions),
     }
-
-
-def metrics_of(tasks: Iterable[str]) -> dict[str, str]:
-    """Return the name of each task's metric, where the table of tasks knows the task."""
-    from autoprune.evaluation.tasks import known_tasks
-
-    known = known_tasks()
-    return {task: known[task].metric for task in tasks if task in known}
 
 
 def _json(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,21 @@ WEIGHTS = "weights.npz"
 
 @dataclass(frozen=True)
 class KeptScores:
-    """How a candidate's weights scored, when they were made, on the questions of a split."""
+    """How a candidate's weights scored, when they were made, on the questions of a split.
+
+    ``metrics`` says which result of a task its score was read from, where that is known.
+    """
 
     split: str
     scores: Mapping[str, float]
     retention: float | None
     retention_raw: float | None
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+
+def metrics_of(scores: TaskScores) -> dict[str, str]:
+    """Return by task the result that its score was read from."""
+    return {task.name: task.metric for task in scores.tasks}
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,11 @@ def from_checkpoint(directory: Path, home: Path) -> Source:
             seed=recipe["seed"],
             weights=directory,
             kept=KeptScores(
-                scores["split"], scores["scores"], scores["retention"], scores["retention_raw"]
+                scores["split"],
+                scores["scores"],
+                scores["retention"],
+                scores["retention_raw"],
+                scores.get("metrics") or {},
             ),
             point=None if point is None else FrontPoint.model_validate(point),
             dense_scores=scores["dense"]["scores"],
@@ -208,7 +221,7 @@ def _kept_scores(
     if summary is not None and path.is_file():
         scores = TaskScores.from_dict(json.loads(path.read_text()))
         kept, raw = plain_retention(scores, summary.dense.scores)
-        return KeptScores("confirm", scores.by_task, kept, raw)
+        return KeptScores("confirm", scores.by_task, kept, raw, metrics_of(scores))
     if record.state == "complete":
         return KeptScores("search", record.scores, record.retention, record.retention_raw)
     return None

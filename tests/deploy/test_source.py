@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from support.confirmed import finished_search
 from support.decoding import CONTEXT
 
 from autoprune.deploy.apply import apply_kept, rebuild
@@ -79,6 +80,7 @@ def facts(spec: BackboneSpec, tmp_path: Path) -> Facts:
         retention_raw=0.93,
         point=point,
         versions={"autoprune": "0.1.0"},
+        metrics=dict.fromkeys(DENSE_SCORES, "exact_match"),
     )
 
 
@@ -97,6 +99,7 @@ def test_a_card_reads_back_as_it_was(facts: Facts, tmp_path: Path) -> None:
     assert source.point == facts.point
     assert source.kept is not None
     assert (source.kept.scores, source.kept.retention) == (facts.scores, facts.retention)
+    assert source.kept.metrics == facts.metrics
     assert source.dense_identity == "abc"
     assert source.settings.home == tmp_path / "elsewhere"
     assert source.settings.fixed() == facts.settings.fixed()
@@ -197,6 +200,18 @@ def started(home: Path) -> SearchStore:
     ):
         store.write_record(record)
     return store
+
+
+def test_the_metric_is_the_one_that_the_score_was_read_from(tmp_path: Path) -> None:
+    # POPE's own metric in the table is another one.
+    store = finished_search(tmp_path, "own", {0.5: 0.9}, tasks={"pope": 0.5})
+    kept = store.directory / "confirm"
+    for path in kept.glob("0000-*.json"):
+        path.write_text(path.read_text().replace("exact_match", "pope_f1_score"))
+    source = from_search(store, 0)
+    assert source.kept is not None
+    assert source.kept.split == "confirm"
+    assert source.kept.metrics == {"pope": "pope_f1_score"}
 
 
 def test_trials_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
