@@ -78,6 +78,14 @@ class Resources:
         return device
 
 
+def threads_for(params: int, known: int = 0) -> int:
+    """Return the threads that suit a model: one for a small one, else as many as are ``known``.
+
+    0 stands for as many as torch takes.
+    """
+    return 1 if params < SMALL else known
+
+
 @contextmanager
 def suited_threads(params: int) -> Iterator[None]:
     """Compute a small model on one thread, where nobody gave it a number of cores.

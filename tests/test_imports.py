@@ -51,13 +51,13 @@ SEARCH = (
     ("listener", "study", "work"),
     ("campaign", "starts", "tracked"),
     ("trial", "workers"),
-    ("finish", "preflight"),
+    ("finish", "preflight", "timed"),
     ("compare", "problem"),
     ("driver",),
 )
 
 # A search's records, of which most rooms read some.
-RECORDS = (("base",), ("trial", "point", "terms"), ("costs",), ("summary",))
+RECORDS = (("base",), ("timing",), ("trial", "point", "terms"), ("costs",), ("summary",))
 
 FLOORS = {"search": SEARCH, "tracking/records": RECORDS}
 

@@ -22,6 +22,9 @@ GIB = 2**30
 PROFILES = "devices"
 """Directory of a home that keeps measured entries."""
 
+HERE = "here"
+"""Name of this machine; ``autoprune profile`` keeps it so, where no other name is given."""
+
 DTYPES = ("float32", "float16", "bfloat16", "int8", "int4")
 """Dtypes that a device can state operations for."""
 
@@ -50,6 +53,7 @@ class Device:
         layer_seconds: time that a decoder layer takes beside reading and computing, a token;
             0 where it was not measured.
         step_seconds: time that a token takes beside its layers and head; 0 where not measured.
+        threads: of a CPU that all this was measured with; 0 where nothing says.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Device:
     reading: Mapping[int, float] = field(default_factory=dict)
     layer_seconds: float = 0.0
     step_seconds: float = 0.0
+    threads: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values that :func:`read_device` reads."""

@@ -7,27 +7,33 @@ run; else it is the clock on the wall. Times are medians.
 from __future__ import annotations
 
 import copy
-import platform
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
 from autoprune.cost.deployment import Deployment, Kept, placed
-from autoprune.cost.devices import DTYPES, Device
+from autoprune.cost.devices import DTYPES, HERE, Device
 from autoprune.cost.latency import Latency, measured
+from autoprune.cost.machine import KEEPS, this_machine, titled
+from autoprune.cost.memory import memory_of
+from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import fill
 from autoprune.models.families import family_of, text_config
 from autoprune.models.layers import resize_layers
+from autoprune.models.precision import precision_of
+from autoprune.models.quantise import quantise
 from autoprune.models.shape import BackboneSpec
 
 MIB = 2**20
-KEEPS = 0.15
-"""Share of a machine's memory that is left to the system (assumed)."""
+FEWEST, ENOUGH = 6, 5.0
+"""Runs that are timed at the least, as the ends of six hold the median at 95 %; and seconds after
+which no further ones are."""
 
 BEYOND = 512 * MIB
 """Bytes that bandwidth is measured over: beyond the caches of any machine so far."""
@@ -46,8 +52,12 @@ class DecodeSteps:
         spec: of the dense model.
         pruned: what is kept of it.
         deployment: the prompt that the cache holds.
-        dtype: of weights and cache.
+        precision: of the weights, a key of ``models.precision.PRECISIONS``; the cache is in the
+            dtype that is computed in.
         device: where it runs.
+
+    Raises:
+        AutoPruneError: for an unknown precision, or where its library is missing.
     """
 
     def __init__(
@@ -56,11 +66,12 @@ class DecodeSteps:
         spec: BackboneSpec,
         pruned: Kept,
         deployment: Deployment,
-        dtype: torch.dtype,
+        precision: str,
         device: torch.device,
     ) -> None:
         from transformers import AutoModel, StaticCache
 
+        dtype: torch.dtype = getattr(torch, precision_of(precision).dtype)
         rows = tuple(placed(spec, pruned))
         text = copy.deepcopy(text_config(config))
         text.vocab_size = _VOCABULARY
@@ -84,6 +95,7 @@ class DecodeSteps:
             dtype,
             device,
         )
+        quantise(self.model, precision)
         hidden = int(text.hidden_size)
         self.head = nn.Linear(
             hidden, deployment.head_params // hidden, bias=False, dtype=dtype, device=device
@@ -141,37 +153,74 @@ def measure_latency(
     spec: BackboneSpec,
     pruned: Kept,
     deployment: Deployment,
+    precision: str = "float32",
     *,
-    dtype: str = "float32",
-    name: str = "here",
-    device: str = "cpu",
-    repeats: int = 15,
+    device: str | None = None,
+    threads: int = 0,
+    repeats: int = 33,
 ) -> Latency:
     """Return the time of a decoded token on this machine: the median, and its interval.
+
+    The model has the shapes that are kept and weights that are made up: they take as long to
+    multiply as any others, and are at hand for every plan.
 
     Args:
         config: of the dense model.
         spec: of the dense model.
         pruned: what is kept of it.
         deployment: the prompt that the cache holds.
-        dtype: of weights and cache: ``float32``, ``bfloat16`` or ``float16``.
-        name: of the machine, for the record.
-        device: as torch names it.
-        repeats: steps that are timed.
+        precision: of the weights, a key of ``models.precision.PRECISIONS``.
+        device: as torch names it; None: the GPU if there is one, else the CPU.
+        threads: to compute with on a CPU; 0: as many as torch does here.
+        repeats: steps that are timed; fewer, six at the least, where they take long.
+
+    Raises:
+        AutoPruneError: it does not fit the memory that is free.
     """
-    where = torch.device(device)
-    steps = DecodeSteps(config, spec, pruned, deployment, getattr(torch, dtype), where)
-    return measured(times(steps.step, where, repeats), name, dtype)
+    machine = this_machine()
+    where = torch.device(machine.device if device is None else device)
+    if where.type == machine.device:
+        taken = memory_of(spec, pruned, precision, deployment)
+        if (needed := taken.weights + taken.cache) > machine.free:
+            raise AutoPruneError(
+                f"a model of {needed / 2**30:.3g} GiB cannot be timed on this machine, where "
+                f"{machine.free / 2**30:.3g} GiB are free: end other programs, or plan for a "
+                "device by its name"
+            )
+    with computing_on(threads):
+        steps = DecodeSteps(config, spec, pruned, deployment, precision, where)
+        found = times(steps.step, where, repeats, enough=ENOUGH)
+    return measured(found, HERE, precision_of(precision).dtype)
+
+
+@contextmanager
+def computing_on(threads: int) -> Iterator[None]:
+    """Compute on so many threads of a CPU; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def times(
-    work: Callable[[], Any], device: torch.device, repeats: int, warm: int = 2
+    work: Callable[[], Any],
+    device: torch.device,
+    repeats: int,
+    warm: int = 2,
+    enough: float = math.inf,
 ) -> list[float]:
-    """Return the seconds of each of ``repeats`` runs of ``work``, behind ``warm`` others."""
+    """Return the seconds of each of ``repeats`` runs of ``work``, behind ``warm`` others.
+
+    After ``enough`` seconds there are no more runs than :data:`FEWEST`.
+    """
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
-    found = []
+    found: list[float] = []
     for turn in range(warm + repeats):
+        if len(found) >= FEWEST and sum(found) > enough:
+            break
         _wait(device)
         started = clock()
         work()
@@ -261,7 +310,7 @@ def overheads(device: torch.device, layers: Iterable[int] = (2, 10)) -> tuple[fl
             num_key_value_heads=2,
         )
         spec = spec_of(config)
-        steps = DecodeSteps(config, spec, None, deployment_of(config, 16), torch.float32, device)
+        steps = DecodeSteps(config, spec, None, deployment_of(config, 16), "float32", device)
         found[count] = statistics.median(times(steps.step, device, 25, warm=5))
     slope = max(0.0, (found[many] - found[few]) / (many - few))
     return slope, max(0.0, found[few] - few * slope)
@@ -274,13 +323,8 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
         name: that it goes by.
         on_step: told what is measured next.
     """
-    gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
-    threads = torch.get_num_threads()
-    what = torch.cuda.get_device_name() if gpu else _processor()
-    installed = psutil.virtual_memory().total
-    if gpu:
-        installed = torch.cuda.get_device_properties(device).total_memory
+    machine = this_machine()
+    gpu, device = machine.device == "cuda", torch.device(machine.device)
     rounds: dict[str, list[float]] = {"copy": [], "read": [], "attend": []}
     compute = {}
     # Three rounds, apart from each other: what else the machine does comes and goes.
@@ -299,9 +343,9 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
     layer, step = overheads(device)
     return Device(
         name=name,
-        title=what if gpu else f"{what}, {threads} thread{'s' if threads > 1 else ''}",
+        title=titled(machine),
         kind="measured",
-        memory=int((1 - KEEPS) * installed),
+        memory=machine.memory,
         bandwidth=bandwidth,
         cache_bandwidth=attended,
         reading=reading,
@@ -313,18 +357,10 @@ def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> De
             "decode steps of empty layers",
         ),
         measured=True,
-        installed=installed,
+        installed=machine.installed,
         keeps=KEEPS,
         basis=f"{KEEPS:.0%} is left to the system (assumed)",
         layer_seconds=layer,
         step_seconds=step,
+        threads=machine.threads,
     )
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as stream:
-            rows = [line for line in stream if line.startswith("model name")]
-        return rows[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()

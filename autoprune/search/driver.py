@@ -217,6 +217,8 @@ def _search(
             summary = prepared.finish(records, pool, store, listener.on_confirm)
     finally:
         pool.close()
+    with stages.stage("confirm"):
+        summary = prepared.timed(summary, records, listener.on_stage, listener.on_warning)
     changes = {
         "name": store.name,
         "seconds": campaign.seconds(),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.cost.bytes import dense_bytes
+from autoprune.cost.devices import HERE
 from autoprune.evaluation.floors import Floor, check_floors, groups_of, read_floors
 from autoprune.models.families import wrapper_of
 from autoprune.models.loading import Inspected
@@ -37,6 +38,7 @@ from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
 from autoprune.search.starts.baselines import known
 from autoprune.search.starts.warm import of_settings
+from autoprune.search.timed import timed_here
 from autoprune.search.trial.bench import TrialWork
 from autoprune.search.trial.forecast import forecast, set_mark
 from autoprune.search.work import Baseline, Pool
@@ -257,3 +259,17 @@ class PreparedSearch:
             running=said_of(self.context.bounds),
         )
         return finish(ending, records, pool, store, on_confirm)
+
+    def timed(
+        self,
+        summary: SearchSummary,
+        records: Sequence[TrialRecord],
+        on_stage: Callable[[str], None],
+        on_warning: Callable[[str], None],
+    ) -> SearchSummary:
+        """Measure the time of a token, where the search was for this machine."""
+        bounds = self.context.bounds
+        if self.settings.device != HERE or bounds is None:
+            return summary
+        on_stage("timing the front on this machine")
+        return timed_here(summary, records, bounds, self.assets.config, on_warning)

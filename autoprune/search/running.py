@@ -30,7 +30,8 @@ class RunningSettings(BaseModel):
     device: str | None = Field(
         None,
         description="Device to plan for (see 'autoprune devices'), an entry's file, or here, as "
-        "'autoprune profile' measured it; its memory is a budget unless one is given.",
+        "'autoprune profile' measured it: the front is timed on it at the end. Its memory is a "
+        "budget unless one is given.",
     )
     context: int | None = Field(
         None,

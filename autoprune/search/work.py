@@ -209,6 +209,15 @@ class Prepared(Protocol):
     ) -> SearchSummary:
         """Confirm the front of ``records`` on the pool's workers and sum the search up."""
 
+    def timed(
+        self,
+        summary: SearchSummary,
+        records: Sequence[TrialRecord],
+        on_stage: Callable[[str], None],
+        on_warning: Callable[[str], None],
+    ) -> SearchSummary:
+        """Return the summary with what is measured on this machine, now that no worker runs."""
+
 
 class Problem(Protocol):
     """What can be searched."""

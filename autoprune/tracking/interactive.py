@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from autoprune.amounts import seconds_text
 from autoprune.tracking.plots import (
     INK,
     RULE,
@@ -21,6 +22,7 @@ from autoprune.tracking.plots import (
 from autoprune.tracking.records.point import FrontPoint
 from autoprune.tracking.records.summary import SearchSummary
 from autoprune.tracking.records.trial import TrialRecord
+from autoprune.tracking.timings import timing_text
 from autoprune.tracking.units import size_label, summary_unit
 
 
@@ -221,11 +223,19 @@ def point_text(point: FrontPoint) -> str:
     return (
         f"<b>{point.name}</b>{baseline}"
         f"<br>{point.params:,} parameters ({point.fraction:.1%}), "
-        f"{point.backbone_removed:.1%} of the backbone removed{_stored(point)}"
+        f"{point.backbone_removed:.1%} of the backbone removed{_stored(point)}{_token(point)}"
         f"<br>retention {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], {r.seeds} seeds{tied}"
         f"<br>{escape(point.axis)}, {escape(point.recovery)}, {point.data_fraction:.0%} of the data"
         f"{_scores(point.scores)}"
     )
+
+
+def _token(point: FrontPoint) -> str:
+    """Return a line on the time of a token, where it is known."""
+    parts = [] if point.latency is None else [f"{seconds_text(point.latency)} modelled"]
+    if point.measured is not None:
+        parts.append(f"{timing_text(point.measured)} measured")
+    return f"<br>a token: {', '.join(parts)}" if parts else ""
 
 
 def _stored(item: TrialRecord | FrontPoint) -> str:

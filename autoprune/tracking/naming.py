@@ -157,6 +157,7 @@ def point_metrics(point: FrontPoint) -> dict[str, float]:
         "retention_confirmed_high": point.retention.high,
         "retention_confirmed_low": point.retention.low,
         "retention_confirmed_seeds": float(point.retention.seeds),
+        "latency/measured_seconds": point.measured_latency,
     }
     return shown(confirmed | {f"confirmed/{task}": value for task, value in point.scores.items()})
 

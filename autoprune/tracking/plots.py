@@ -156,11 +156,17 @@ def draw_latency(axes: Axes, summary: SearchSummary, records: Sequence[TrialReco
         face = "#cfcfcf" if aside else "white" if point.behind or point.baseline else colour
         error_bar(axes, point, 1e3 * point.latency, fmt=mark, mfc=face, ecolor=colour, **CONFIRMED)
         labels.append((1e3 * point.latency, point.retention.mean, str(point.trial), INK))
+        if point.measured is not None:
+            ends = [[1e3 * point.measured.low], [1e3 * point.measured.high]]
+            at = 1e3 * point.measured.seconds
+            axes.plot([at], [point.retention.mean], "x", color=INK, ms=7, mew=1.4, zorder=6)
+            axes.plot([*ends], [[point.retention.mean]] * 2, color=INK, lw=1.0, zorder=6)
     if summary.budget.latency is not None:
         axes.axvline(1e3 * summary.budget.latency, color=RULE, ls="--", lw=1.3, zorder=1)
     said = " ".join(sorted(filter(None, kinds)))
     axes.set_ylim(*retention_range(summary, records))
-    axes.set_xlabel(f"milliseconds a token on {device} ({said})")
+    crosses = "; crosses: measured" if any(p.measured for p in summary.points) else ""
+    axes.set_xlabel(f"milliseconds a token on {device} ({said}{crosses})")
     axes.set_ylabel("retention")
     axes.grid(alpha=0.25, lw=0.6)
     place_labels(axes, labels)

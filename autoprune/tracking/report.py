@@ -13,6 +13,7 @@ from autoprune.tracking.records.costs import share_in
 from autoprune.tracking.records.point import FrontPoint
 from autoprune.tracking.records.summary import SearchSummary
 from autoprune.tracking.records.trial import TrialRecord
+from autoprune.tracking.timings import timings
 
 COLUMNS = (
     "trial",
@@ -35,6 +36,9 @@ COLUMNS = (
     "baseline",
     "dominated",
     "tied, behind in the mean",
+    "memory",
+    "modelled seconds a token",
+    "measured seconds a token",
 )
 
 
@@ -72,6 +76,9 @@ def _row(point: FrontPoint, tasks: list[str]) -> list[Any]:
         point.baseline or "",
         point.dominated,
         point.behind,
+        point.memory,
+        point.latency,
+        point.measured_latency,
         *(None if (score := point.scores.get(task)) is None else round(score, 4) for task in tasks),
     ]
 
@@ -176,7 +183,7 @@ def _ties(point: FrontPoint) -> str:
 
 
 def figures(summary: SearchSummary) -> list[str]:
-    """Return a sentence for the hypervolume, one for the shrinkage, and one on their level."""
+    """Return sentences on hypervolume, shrinkage, their level, and on what was measured of time."""
     lines = []
     if summary.hypervolume is not None:
         sure = interval_text(summary.hypervolume_low, summary.hypervolume_high)
@@ -194,7 +201,7 @@ def figures(summary: SearchSummary) -> list[str]:
         lines.append(
             "Intervals and ties are at 95 % each: nothing is corrected for how many there are"
         )
-    return lines
+    return [*lines, *timings(summary)]
 
 
 def interval_text(low: float | None, high: float | None, *, sign: str = "") -> str:

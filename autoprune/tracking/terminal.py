@@ -20,6 +20,7 @@ from autoprune.tracking.records.costs import share_in
 from autoprune.tracking.records.point import FrontPoint
 from autoprune.tracking.records.summary import SearchSummary
 from autoprune.tracking.records.trial import TrialRecord
+from autoprune.tracking.timings import over_budget, timed
 from autoprune.tracking.units import byte_unit, seeds_text, size_unit
 
 COLOURS = {"width": "blue", "depth": "yellow", "hybrid": "green"}
@@ -88,8 +89,7 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     if summary.objective in ("bytes", "memory"):
         first = "stored" if summary.objective == "bytes" else "memory"
         sizes = [first, "model", "bits", *(["params"] if wide else [])]
-    if _shows_latency(summary):
-        sizes.append("a token")
+    sizes += _token_columns(summary, wide)
     for name in ("trial", *sizes, "cut"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("axis", no_wrap=True)
@@ -145,6 +145,7 @@ def _says_running(summary: SearchSummary) -> bool:
     budget = summary.budget
     return (
         summary.timed
+        or bool(timed(summary))
         or summary.objective == "memory"
         or budget.memory is not None
         or budget.latency is not None
@@ -156,7 +157,9 @@ def _running_text(summary: SearchSummary) -> str:
     dense, parts = summary.dense, []
     if dense.memory is not None:
         parts.append(f"{bytes_text(dense.memory)} of memory")
-    if dense.latency is not None:
+    if dense.measured is not None:
+        parts.append(f"{seconds_text(dense.measured.seconds)} a token measured")
+    elif dense.latency is not None:
         parts.append(f"{seconds_text(dense.latency)} a token")
     said = summary.running.said if summary.running else ""
     return f"the dense model {' and '.join(parts)}, at {said}"
@@ -172,15 +175,22 @@ def _bounds_bytes(summary: SearchSummary) -> bool:
     return abs(share - summary.budget.fraction) < 0.005
 
 
-def _shows_latency(summary: SearchSummary) -> bool:
-    """Whether latency is an objective, or bounded."""
-    return summary.timed or summary.budget.latency is not None
+def _token_columns(summary: SearchSummary, wide: bool) -> list[str]:
+    """Return the columns of latency: measured where it was, modelled where it is asked for."""
+    if timed(summary):
+        return ["modelled", "measured"] if wide else ["measured"]
+    asked = summary.timed or summary.budget.latency is not None
+    return ["a token"] if asked else []
+
+
+def _token_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[str]:
+    known = {"measured": point.measured_latency}
+    found = [known.get(name, point.latency) for name in _token_columns(summary, wide)]
+    return ["–" if seconds is None else seconds_text(seconds) for seconds in found]
 
 
 def _size_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[str]:
-    token = []
-    if _shows_latency(summary):
-        token = ["–" if point.latency is None else seconds_text(point.latency)]
+    token = _token_cells(summary, point, wide)
     if summary.objective in ("bytes", "memory"):
         return [
             bytes_text(summary.size(point)),
@@ -197,6 +207,8 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
     notes = []
     if point.baseline:
         notes.append(point.baseline)
+    if over_budget(summary, point):
+        notes.append("over budget as measured")
     if point.missed:
         notes.append(point.shortfall)
     elif point.dominated:

@@ -13,7 +13,10 @@ from autoprune.cli import main as cli
 from autoprune.cost import timing
 from autoprune.cost.deployment import deployment_of
 from autoprune.cost.devices import find_device
-from autoprune.cost.timing import DecodeSteps, measure_latency
+from autoprune.cost.machine import Machine, this_machine, titled
+from autoprune.cost.timing import DecodeSteps, measure_latency, times
+from autoprune.errors import AutoPruneError
+from autoprune.models.precision import precision_of
 from autoprune.models.shape import LayerShape, spec_of
 
 TEXTS = ("llama", "qwen2", "qwen3", "mistral", "phi", "phi3", "gemma3_text", "qwen2_vl_text")
@@ -31,7 +34,7 @@ def test_steps_of_any_backbone_with_uneven_layers(text: str) -> None:
         LayerShape(spec.q_per_group, 1, 0),
     ]
     prompt = deployment_of(config, 40, 0)
-    steps = DecodeSteps(config, spec, kept, prompt, torch.float32, torch.device("cpu"))
+    steps = DecodeSteps(config, spec, kept, prompt, "float32", torch.device("cpu"))
     assert len(steps.model.layers) == 3
     logits = steps.step()
     assert logits.shape[0] == 1
@@ -68,3 +71,38 @@ def test_profiles_that_cannot_be_kept(asked: list[str], tmp_path: Path, capsys) 
     assert cli.run(["profile", *asked, "--home", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "int4"])
+def test_any_precision_is_timed(precision: str) -> None:
+    config = next(case for case in CASES.values() if case.text == "llama").config()
+    spec = spec_of(config)
+    found = measure_latency(config, spec, None, deployment_of(config, 40, 0), precision, repeats=3)
+    assert (found.kind, found.device) == ("measured", "here")
+    assert found.dtype == precision_of(precision).dtype
+    assert found.seconds > 0
+
+
+def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = next(case for case in CASES.values() if case.text == "llama").config()
+    spec, prompt = spec_of(config), deployment_of(config, 40, 0)
+    monkeypatch.setattr(Machine, "free", property(lambda self: 1000))
+    with pytest.raises(AutoPruneError, match=r"cannot be timed on this machine, where .* are free"):
+        measure_latency(config, spec, None, prompt)
+
+
+def test_long_steps_are_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(timing.time, "thread_time", lambda: float(next(clock)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    cpu = torch.device("cpu")
+    assert len(times(lambda: None, cpu, 40)) == 40
+    assert len(times(lambda: None, cpu, 40, enough=20.0)) == 21
+    assert len(times(lambda: None, cpu, 40, enough=3.0)) == timing.FEWEST
+
+
+def test_this_machine_leaves_some_memory_to_its_system() -> None:
+    machine = this_machine()
+    assert 0 < machine.memory < machine.installed
+    assert 0 < machine.free <= machine.installed
+    assert titled(machine, 1).startswith(machine.title)

@@ -191,6 +191,15 @@ class ToyPrepared:
         )
         return SearchSummary(dense=self.dense, budget=self.budget, points=points)
 
+    def timed(
+        self,
+        summary: SearchSummary,
+        records: Sequence[TrialRecord],
+        on_stage: Callable[[str], None],
+        on_warning: Callable[[str], None],
+    ) -> SearchSummary:
+        return summary
+
 
 @dataclass
 class ToyProblem:

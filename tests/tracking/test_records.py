@@ -31,7 +31,7 @@ def test_a_summary_survives_json() -> None:
 def test_the_front_json_has_the_promised_form() -> None:
     form = json.loads(fake_summary().to_json())
     assert list(form)[:3] == ["dense", "budget", "points"]
-    known = {"params", "bytes", "memory", "latency", "precision", "scores"}
+    known = {"params", "bytes", "memory", "latency", "precision", "scores", "measured"}
     assert set(form["dense"]) == known
     promised = "trial params fraction axis recovery data_fraction backbone_removed retention "
     promised += "retention_raw scores"

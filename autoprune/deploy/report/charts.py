@@ -79,11 +79,24 @@ SIZES = (
         _of_unit(byte_unit),
     ),
     Size("memory", "memory", "memory in use", _of_count(bytes_text), _of_unit(byte_unit)),
-    Size("latency", "latency", "time a token", seconds_text, partial(unit_of, units=SECONDS)),
+    Size(
+        "latency",
+        "modelled latency",
+        "modelled time a token",
+        seconds_text,
+        partial(unit_of, units=SECONDS),
+    ),
+    Size(
+        "measured_latency",
+        "measured latency",
+        "time a token, measured where the search ran",
+        seconds_text,
+        partial(unit_of, units=SECONDS),
+    ),
 )
 
 
-RUN = ("memory", "latency")
+RUN = ("memory", "latency", "measured_latency")
 """Units that depend on the prompt and the device."""
 
 

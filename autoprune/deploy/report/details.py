@@ -17,6 +17,7 @@ from autoprune.tracking.records.costs import share_in
 from autoprune.tracking.records.point import FrontPoint
 from autoprune.tracking.records.summary import SearchSummary
 from autoprune.tracking.records.trial import START, TrialRecord
+from autoprune.tracking.timings import timing_text
 from autoprune.tracking.units import duration, seeds_text
 
 ORIGINS = {
@@ -109,8 +110,8 @@ def _facts(
     assert item is not None
     found = [(size.choice, size.text(value)) for size in SIZES if (value := size.of(item))]
     facts = {name[:1].upper() + name[1:]: text for name, text in found}
-    if item.latency_kind:
-        facts["Latency is"] = item.latency_kind
+    if point is not None and point.measured is not None:
+        facts["Measured latency"] = timing_text(point.measured)
     if item.backbone_removed is not None:
         facts["Backbone removed"] = f"{item.backbone_removed:.1%}"
     if item.precision:

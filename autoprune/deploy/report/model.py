@@ -62,7 +62,7 @@ class Mark(Record):
 class Chart(Record):
     """Sizes in one unit against retention."""
 
-    key: str  # params, bytes, memory, latency
+    key: str  # params, bytes, memory, latency, measured_latency
     choice: str  # how the unit is chosen
     title: str  # of the axis of sizes
     marks: tuple[Mark, ...]

@@ -10,7 +10,7 @@ from typing import Any
 from autoprune.amounts import seconds_text
 from autoprune.cost.bytes import format_bytes, stored_bytes
 from autoprune.cost.deployment import Deployment, Kept, deployment_of
-from autoprune.cost.devices import Device, find_device
+from autoprune.cost.devices import HERE, Device, find_device
 from autoprune.cost.latency import Latency, modelled_latency
 from autoprune.cost.memory import Memory, memory_of
 from autoprune.errors import AutoPruneError
@@ -121,10 +121,6 @@ def device_of(settings: SearchSettings) -> Device | None:
                 "which keeps what it finds under that name"
             ) from None
         raise AutoPruneError(f"--device: {error}") from None
-
-
-HERE = "here"
-"""Name that ``autoprune profile`` keeps a machine under, where no other is given."""
 
 
 def said_amount(unit: str, amount: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydantic import Field, FiniteFloat
 
 from autoprune.tracking.records.base import Figure, Record, trial_name
+from autoprune.tracking.records.timing import Timing
 
 
 class Retention(Record):
@@ -39,6 +40,7 @@ class FrontPoint(Record):
     latency: Figure = None
     latency_fraction: Figure = None
     latency_kind: str = ""
+    measured: Timing | None = None  # of a token on this machine, where the search was for that
     tied_with: tuple[int, ...] = ()  # trials whose paired interval of the difference holds 0
     tied_smaller: tuple[int, ...] = ()  # those of them that are smaller
     dominated: bool = False  # another point is no larger, and better beyond the paired interval
@@ -56,6 +58,11 @@ class FrontPoint(Record):
     def name(self) -> str:
         """Name of the point's trial: `trial-0007`."""
         return trial_name(self.trial)
+
+    @property
+    def measured_latency(self) -> float | None:
+        """Seconds a token as measured, where they were."""
+        return None if self.measured is None else self.measured.seconds
 
     @property
     def tie(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import FiniteFloat
 
 from autoprune.tracking.records.base import Figure, Record
+from autoprune.tracking.records.timing import Timing
 
 
 class Dense(Record):
@@ -16,6 +17,12 @@ class Dense(Record):
     latency: Figure = None  # seconds a token on the search's device
     precision: str = ""  # that it is worked with in, and its bytes are counted in
     scores: dict[str, FiniteFloat] = {}
+    measured: Timing | None = None  # of a token on this machine, where the search was for that
+
+    @property
+    def measured_latency(self) -> float | None:
+        """Seconds a token as measured, where they were."""
+        return None if self.measured is None else self.measured.seconds
 
 
 class Budget(Record):
@@ -28,6 +35,11 @@ class Budget(Record):
     memory: int | None = None  # most bytes while answering, where those are bounded
     latency: Figure = None  # most seconds a token, where that is bounded
 
+    @property
+    def measured_latency(self) -> float | None:
+        """Most seconds a token: what is measured is held to the same bound."""
+        return self.latency
+
 
 class Running(Record):
     """The prompt and the device that memory and latency are said for."""
@@ -38,6 +50,7 @@ class Running(Record):
     device: str = ""
     latency_kind: str = ""  # modelled or measured
     bounds: tuple[str, ...] = ()  # what candidates keep to beside their size
+    machine: str = ""  # that latency was measured on as well
 
     @property
     def said(self) -> str:
@@ -46,4 +59,6 @@ class Running(Record):
         what = f"{self.context:,} tokens of text"
         if self.image_tokens:
             what += f" and {images} of {self.image_tokens:,} tokens"
+        if self.machine:
+            return f"{what} on {self.machine}"
         return f"{what} on {self.device}, {self.latency_kind}" if self.device else what

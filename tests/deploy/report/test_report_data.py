@@ -145,7 +145,7 @@ def test_memory_and_latency_are_drawn_where_they_are_known() -> None:
     ]
     memory, _, _, latency = charts_of(summary, records)
     assert memory.title == "memory in use (MiB)"
-    assert latency.title == "time a token (ms)"
+    assert latency.title == "modelled time a token (ms)"
     assert memory.note == latency.note == "For 1,024 tokens of text on a-device, modelled."
     assert memory.budget is not None
     assert memory.budget.text == "budget"

@@ -1,0 +1,76 @@
+"""What a search says of the time of a token that was measured on its machine."""
+
+from __future__ import annotations
+
+import statistics
+
+from autoprune.amounts import seconds_text
+from autoprune.tracking.records.point import FrontPoint
+from autoprune.tracking.records.summary import SearchSummary
+from autoprune.tracking.records.timing import Timing
+
+
+def timed(summary: SearchSummary) -> tuple[FrontPoint, ...]:
+    """Return the points, and baselines beside them, whose time of a token was measured."""
+    found = {p.trial: p for p in (*summary.points, *summary.baselines) if p.measured is not None}
+    return tuple(found.values())
+
+
+def over_budget(summary: SearchSummary, point: FrontPoint) -> bool:
+    """Whether a point's measured time is above the bound that its modelled one keeps to."""
+    most, taken = summary.budget.latency, point.measured_latency
+    return most is not None and taken is not None and taken > most
+
+
+def timing_text(timing: Timing) -> str:
+    """Return a measured time with its interval: ``2.91ms [2.84ms, 3.02ms]``."""
+    seconds, low, high = (seconds_text(t) for t in (timing.seconds, timing.low, timing.high))
+    return f"{seconds} [{low}, {high}]"
+
+
+def timings(summary: SearchSummary) -> list[str]:
+    """Return sentences: by how much the model was off, and what is over the bound as measured."""
+    points = timed(summary)
+    if not points:
+        return []
+    lines = []
+    ratios = [
+        point.latency / point.measured.seconds
+        for point in points
+        if point.latency is not None and point.measured is not None
+    ]
+    where = summary.running.machine if summary.running else "this machine"
+    if ratios:
+        off = [ratio - 1 for ratio in ratios]
+        worst = max(off, key=abs)
+        lines.append(
+            f"The time of a token is measured on {where}; the modelled one, by which trials were "
+            f"sized and the front is drawn, is {statistics.median(off):+.0%} off in the median, "
+            f"{worst:+.0%} at worst"
+        )
+    return [*lines, *_kept_or_not(summary)]
+
+
+def _kept_or_not(summary: SearchSummary) -> list[str]:
+    """Return whether the front keeps the bound on latency as measured, and what would make it."""
+    most = summary.budget.latency
+    front = [point for point in summary.front if point.measured is not None]
+    if most is None or not front:
+        return []
+    over = [point for point in front if over_budget(summary, point)]
+    if not over:
+        return [f"Measured, too, every point of the front keeps to {seconds_text(most)} a token"]
+    said = []
+    for point in over:
+        assert point.measured is not None
+        sure = "" if point.measured.low > most else ", an interval that reaches below it"
+        modelled = "" if point.latency is None else f" (modelled {seconds_text(point.latency)})"
+        said.append(f"trial {point.trial} takes {timing_text(point.measured)}{sure}{modelled}")
+    worst = max(
+        (p.measured.seconds / p.latency for p in over if p.measured and p.latency), default=1.0
+    )
+    return [
+        f"Over the {seconds_text(most)} a token that was asked for, as measured: "
+        f"{'; '.join(said)}. The model said less: a search with --budget "
+        f"{seconds_text(most / worst).replace('µ', 'u')}-latency would leave room for that"
+    ]
