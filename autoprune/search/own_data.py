@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autoprune.data.sources.spec import parse_columns, parse_source
@@ -38,9 +40,13 @@ class DataSettings(BaseModel):
     @field_validator("data")
     @classmethod
     def _sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            parse_source(text)
-        return value
+        """Write files with their whole path: a search is resumed from anywhere."""
+        return tuple(_whole(text) for text in value)
+
+    @field_validator("images")
+    @classmethod
+    def _folder(cls, value: str | None) -> str | None:
+        return value and str(Path(value).expanduser().absolute())
 
     @field_validator("columns")
     @classmethod
@@ -83,6 +89,13 @@ class DataSettings(BaseModel):
             max_length=self.max_length,
             identity=self.data_identity,
         )
+
+
+def _whole(text: str) -> str:
+    """Return a source as typed, with the whole path of what lies on this machine."""
+    ref = parse_source(text).ref
+    path = Path(ref).expanduser()
+    return f"{path.absolute()}{text.removeprefix(ref)}" if path.exists() else text
 
 
 def _found(refs: tuple[str, ...], images: str | None, columns: tuple[str, ...]) -> str:

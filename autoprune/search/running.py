@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -51,6 +52,13 @@ class RunningSettings(BaseModel):
         description="What says the latency of a token on --device: roofline, or one that another "
         "package adds.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _entry(cls, value: str | None) -> str | None:
+        """Write an entry's file with its whole path: a search is resumed from anywhere."""
+        path = value is not None and (value.endswith(".json") or "/" in value)
+        return str(Path(value).absolute()) if value and path else value
 
     @field_validator("images_per_prompt")
     @classmethod

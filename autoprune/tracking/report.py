@@ -187,9 +187,10 @@ def figures(summary: SearchSummary) -> list[str]:
     lines = []
     if summary.hypervolume is not None:
         sure = interval_text(summary.hypervolume_low, summary.hypervolume_high)
+        whole = "no size and in no time" if summary.timed else "no size"
         lines.append(
             f"Hypervolume {summary.hypervolume:.3f}{sure}, over images and seeds "
-            "(1 is the dense model's ability at no size)"
+            f"(1 is the dense model's ability at {whole})"
         )
     if summary.shrinkage is not None:
         sure = interval_text(summary.shrinkage_low, summary.shrinkage_high, sign="+")

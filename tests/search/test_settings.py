@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.user_data import llava
 
 from autoprune.errors import AutoPruneError
 from autoprune.search import running
@@ -195,3 +196,18 @@ def test_task_files_are_written_with_their_whole_path(typed: str, whole: str) ->
     settings = make_settings({"tasks": (typed,), "task_data": ("pope=copy",)})
     assert settings.tasks == (whole.format(here=Path.cwd()),)
     assert settings.task_data == (f"pope={Path.cwd()}/copy",)
+
+
+def test_data_and_devices_are_written_with_their_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llava(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    asked = {"data": ("mine.json=2",), "images": "images", "device": "./own.json"}
+    settings = make_settings(asked)
+    assert settings.data == (f"{tmp_path}/mine.json=2",)
+    assert settings.images == f"{tmp_path}/images"
+    assert settings.device == f"{tmp_path}/own.json"
+    monkeypatch.chdir("/")
+    assert make_settings(settings.model_dump()).data_identity == settings.data_identity
+    assert make_settings({"device": "here"}).device == "here"

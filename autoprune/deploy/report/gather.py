@@ -98,8 +98,10 @@ def unfinished(
         return None
     dense = round(sized.params / sized.fraction)
     known = (store.facts() or {}).get("sizes", {})
-    limit = {unit: int(ends[1]) for unit, ends in known.items()}
-    params = limit.get("params", dense)
+    most = {unit: int(ends[1]) for unit, ends in known.items()}
+    params = most.pop("params", dense)
+    # What is left are bytes in each precision, of the weights or of memory.
+    largest = max(most.values(), default=None)
     return SearchSummary(
         name=store.name,
         objective=settings.objective,
@@ -116,8 +118,8 @@ def unfinished(
             text=" and ".join(settings.budgets),
             params=params,
             fraction=params / dense,
-            bytes=limit.get("bytes"),
-            memory=limit.get("memory"),
+            bytes=largest if settings.objective == "bytes" else None,
+            memory=largest if settings.objective == "memory" else None,
         ),
         stages=Stages(store, settings.trials).records(),
     )
@@ -194,14 +196,24 @@ def _budget(summary: SearchSummary | None, settings: SearchSettings) -> tuple[Fa
         return tuple(rows)
     for size in SIZES:
         if limit := size.of(summary.budget):
-            whole = size.of(summary.dense)
-            of = f" of {size.text(whole)} ({limit / whole:.1%})" if whole else ""
-            rows.append(Fact(name=f"At most, {size.choice}", value=f"{size.text(limit)}{of}"))
+            rows.append(
+                Fact(name=f"At most, {size.choice}", value=_of_dense(size, limit, summary.dense))
+            )
     if summary.running is not None:
         rows.append(Fact(name="Memory and latency are for", value=summary.running.said))
     for name, least in summary.floors.items():
         rows.append(Fact(name=f"At least, {name}", value=f"{least:g} of the dense model's ability"))
     return tuple(rows)
+
+
+def _of_dense(size: Size, limit: float, dense: Dense) -> str:
+    """Return a bound, and its share of the dense model; a device may hold more than that."""
+    whole = size.of(dense)
+    if not whole:
+        return size.text(limit)
+    if limit >= whole:
+        return f"{size.text(limit)}; the dense model has {size.text(whole)}"
+    return f"{size.text(limit)} of {size.text(whole)} ({limit / whole:.1%})"
 
 
 def _versions(summary: SearchSummary | None, records: Sequence[TrialRecord]) -> tuple[Fact, ...]:

@@ -43,16 +43,6 @@ def found(
             "the end: one seed, on the images that the search itself looks at. The best of many is "
             "flattered by luck, so confirmed figures tend to be lower.",
         )
-    failed = [r for r in records if r.state == "failed"]
-    if full:
-        best = max(full, key=lambda r: r.retention or 0.0)
-        return (
-            f"Nothing is confirmed yet. The best of {counted(len(full), 'trial')} that ran to the "
-            f"end, trial {best.trial}, keeps {best.retention:.3f} of the ability of {model} with "
-            f"{_share(best, summary)} of its {_unit(summary)}, by one seed on the images that the "
-            "search itself looks at.",
-            "Best of many is flattered by luck: confirmed figures tend to be lower.",
-        )
     if failed and len(failed) == len(records):
         reasons = sorted({r.reason for r in failed}, key=len)
         return (
@@ -87,7 +77,7 @@ def _front_found(summary: SearchSummary, model: str) -> tuple[str, ...]:
 
 
 def against_baseline(summary: SearchSummary, best: FrontPoint) -> str:
-    """Return how the best point stands to the best usual recipe that is no smaller than it."""
+    """Return how the best point stands to the best usual recipe, whatever that one's size."""
     if best.baseline:
         return f"Trial {best.trial} is itself a usual recipe, {best.baseline}."
     base = max(summary.baselines, key=lambda p: p.retention.mean, default=None)

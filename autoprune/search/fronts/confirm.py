@@ -59,11 +59,7 @@ def members(
         front = [front[i] for i in picks]
     chosen = set(front)
     lifted = sorted(
-        (
-            max((points[f][-1] for f in front if no_larger(points[f], point)), default=0.0)
-            - point[-1],
-            i,
-        )
+        (_best_of(points, front, point) - point[-1], i)
         for i, point in enumerate(points)
         if i not in chosen
     )

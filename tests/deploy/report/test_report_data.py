@@ -11,14 +11,15 @@ from deploy.report.report_fakes import EVIL, TASKS, cases, make_store
 
 from autoprune.deploy.report.charts import charts_of, kinds_of, nice, offered, size_named
 from autoprune.deploy.report.details import rows_of
-from autoprune.deploy.report.gather import gather
+from autoprune.deploy.report.gather import gather, unfinished
 from autoprune.deploy.report.losers import losers
 from autoprune.deploy.report.measures import stages
 from autoprune.deploy.report.model import Report
 from autoprune.deploy.report.page import render, write_page
 from autoprune.deploy.report.words import found, tiles
 from autoprune.errors import AutoPruneError
-from autoprune.tracking.records.summary import StageRecord
+from autoprune.search.records.store import SearchStore
+from autoprune.tracking.records.summary import SearchSummary, StageRecord
 from autoprune.tracking.records.terms import Budget
 
 CASES = cases()
@@ -189,6 +190,32 @@ def test_an_unfinished_search_knows_its_dense_model_and_budget(tmp_path: Path) -
     assert chart.budget is not None
     assert chart.budget.note == "1.24M"
     assert chart.stairs
+
+
+@pytest.mark.parametrize("objective", ["bytes", "memory"])
+def test_an_unfinished_search_over_bytes_knows_its_budget(objective: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path, "unfinished", objective=objective)
+    # As a search writes them: sizes in bytes stand by their precision.
+    sizes = {"params": [1, 2_000_000], "float32": [1, 7_000_000], "int8": [1, 3_000_000]}
+    store.write("facts.json", json.dumps({"sizes": sizes}))
+    so_far = unfinished(store, store.settings(), list(store.records().values()))
+    assert so_far is not None
+    assert so_far.size(so_far.budget) == 7_000_000
+    assert so_far.budget.params == 2_000_000
+
+
+def test_a_bound_beyond_the_dense_model_is_no_share_of_it(tmp_path: Path) -> None:
+    store = make_store(tmp_path, "memory, timed")
+    summary = store.summary()
+    assert summary is not None
+    assert ("At most, memory", "5.25MiB of 9.54MiB (55.0%)") in facts_of(store, summary)
+    device = summary.budget.model_copy(update={"memory": 8 * 2**30})
+    roomy = summary.model_copy(update={"budget": device})
+    assert ("At most, memory", "8.00GiB; the dense model has 9.54MiB") in facts_of(store, roomy)
+
+
+def facts_of(store: SearchStore, summary: SearchSummary) -> set[tuple[str, str]]:
+    return {(fact.name, fact.value) for fact in gather(store, summary).budget}
 
 
 def test_floors_and_capabilities(tmp_path: Path) -> None:
