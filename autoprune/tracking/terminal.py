@@ -107,11 +107,20 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     for point in points:
         faint = point.dominated or point.missed
         table.add_row(*_cells(summary, point, wide=wide), style="dim" if faint else "")
-    if summary.baselines:
+    others = _not_among(summary.baselines, points)
+    if others:
         table.add_section()
-        for point in summary.baselines:
+        for point in others:
             table.add_row(*_cells(summary, point, wide=wide), style="dim")
     return table
+
+
+def _not_among(
+    baselines: Sequence[FrontPoint], points: Sequence[FrontPoint]
+) -> tuple[FrontPoint, ...]:
+    """Return the usual recipes that are not shown as points already."""
+    shown = {point.trial for point in points}
+    return tuple(point for point in baselines if point.trial not in shown)
 
 
 def _caption(summary: SearchSummary) -> Text:
@@ -132,7 +141,7 @@ def _caption(summary: SearchSummary) -> Text:
         caption.append(f"\nretention over {seeds_text(max(seeds))} and images, 1.0 = dense")
         if any(point.tied_smaller for point in summary.front):
             caption.append("\nties: no better than these smaller ones beyond chance")
-        if summary.baselines:
+        if _not_among(summary.baselines, summary.front):
             caption.append("\nlast rows: the usual recipes")
     elif summary.below:
         caption.append("\nno point meets the floors")

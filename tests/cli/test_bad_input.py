@@ -217,6 +217,8 @@ TABLE = [
     Bad("latency as objective without a device", f"{SEARCH} --objective latency",
         ("--objective latency", "--device")),
     Bad("unknown device", f"{SEARCH} --device rtx4090", ("'rtx4090'", "'rtx-4090'")),
+    Bad("a machine that was not measured", f"{SEARCH} --device here",
+        ("--device here", "here.json", "autoprune profile", "--home")),
     Bad("budgets that exclude each other", f"{SEARCH} --budget 60% --budget 3MiB-memory",
         ("'3MiB-memory' cannot be met", "too much", "at the least")),
     Bad("unknown device to list", "devices jetson-nano", ("'jetson-nano'", "jetson-orin-nano")),

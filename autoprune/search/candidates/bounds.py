@@ -10,7 +10,7 @@ from typing import Any
 from autoprune.amounts import seconds_text
 from autoprune.cost.bytes import format_bytes, stored_bytes
 from autoprune.cost.deployment import Deployment, Kept, deployment_of
-from autoprune.cost.devices import HERE, Device, find_device
+from autoprune.cost.devices import HERE, PROFILES, Device, find_device
 from autoprune.cost.latency import Latency, modelled_latency
 from autoprune.cost.memory import Memory, memory_of
 from autoprune.errors import AutoPruneError
@@ -116,9 +116,10 @@ def device_of(settings: SearchSettings) -> Device | None:
         return find_device(settings.device, Path(settings.home))
     except AutoPruneError as error:
         if settings.device == HERE:
+            kept = Path(settings.home) / PROFILES / f"{HERE}.json"
             raise AutoPruneError(
-                f"--device {HERE}: this machine was not measured yet: run 'autoprune profile', "
-                "which keeps what it finds under that name"
+                f"--device {HERE}: this machine was not measured yet (there is no {kept}): run "
+                "'autoprune profile' with the same --home, which keeps what it finds there"
             ) from None
         raise AutoPruneError(f"--device: {error}") from None
 
