@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from autoprune.cost.images import Picture, Size, picture_of
 from autoprune.cost.parameters import Shaped
-from autoprune.cost.vision import takes_any_size, vision_flops, vision_room
+from autoprune.cost.vision import takes_any_size, vision_room
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import text_config, wrapper_of
 from autoprune.models.shape import BackboneSpec, LayerShape, meta_model
@@ -35,6 +36,8 @@ class Deployment:
         context: text tokens, prompt and answer.
         images: in the prompt.
         image_tokens: that one image becomes in the decoder.
+        image: what that was counted for, in words; empty where it was given, or where every
+            image becomes as much.
         windows: positions that each dense layer's cache holds at most; None: all.
         head_params: weights of the output embedding.
         vision_room: entries that the vision tower holds at its peak, for the images of a prompt.
@@ -49,6 +52,7 @@ class Deployment:
     head_params: int
     vision_room: int = 0
     masked: bool = False
+    image: str = ""
 
     @property
     def positions(self) -> int:
@@ -61,7 +65,10 @@ class Deployment:
         if not self.images * self.image_tokens:
             return f"{self.context:,} tokens of text"
         images = "1 image" if self.images == 1 else f"{self.images} images"
-        return f"{self.context:,} tokens of text and {images} of {self.image_tokens:,} tokens"
+        counted = f" ({self.image})" if self.image else ""
+        return (
+            f"{self.context:,} tokens of text and {images} of {self.image_tokens:,} tokens{counted}"
+        )
 
     def cached(self, place: int) -> int:
         """Return the positions that the cache of the dense layer ``place`` holds."""
@@ -74,6 +81,7 @@ def deployment_of(
     context: int | None = None,
     images: int | None = None,
     image_tokens: int | None = None,
+    size: Size | None = None,
 ) -> Deployment:
     """Return what a model of ``config`` is used for.
 
@@ -81,8 +89,10 @@ def deployment_of(
         config: of the whole model.
         context: text tokens; by default :data:`CONTEXT`, or what the model has positions for.
         images: in a prompt; by default one, none for a plain language model.
-        image_tokens: of one image; by default those of one tile, or of a square image of
-            ``vision.SIDE`` pixels, smaller where the positions do not hold one.
+        image_tokens: of one image; by default those of a square image of ``vision.SIDE`` pixels,
+            cut into tiles as the model's processor does (see ``images.picture_of``); of a
+            smaller one where the positions do not hold it and the tower takes any size.
+        size: height and width of an image in pixels, where a usual one is known.
 
     Raises:
         AutoPruneError: for images that the model does not read, or more tokens than it has
@@ -97,9 +107,14 @@ def deployment_of(
     count = (IMAGES if vision else 0) if images is None else images
     model = meta_model(config)
     most = getattr(text, "max_position_embeddings", None) or 2**31
-    if image_tokens is None and count and takes_any_size(config):
-        image_tokens = _as_large_as_fits(model, most, count, context)
-    an_image = vision_flops(model, image_tokens).image_tokens if vision else 0
+    picture = Picture(0, 0)
+    if vision and image_tokens is not None:
+        picture = Picture(0, image_tokens)
+    elif vision:
+        picture = picture_of(model, images=count, size=size)
+        if count and takes_any_size(config):
+            picture = _as_large_as_fits(picture, most, count, context)
+    an_image = picture.tokens
     room = most - count * an_image
     if room < 1 or (context is not None and context > room):
         asked = f"{count} images of {an_image:,} tokens"
@@ -119,18 +134,20 @@ def deployment_of(
         masked=(count > 0 and config.model_type in SEEING)
         or any(window is not None and window < positions for window in windows),
         head_params=text.hidden_size * text.vocab_size,
-        vision_room=count * vision_room(model, image_tokens),
+        vision_room=count * vision_room(model, picture.features, picture.tiles or None),
+        image=picture.assumed,
     )
 
 
-def _as_large_as_fits(model: Any, most: int, count: int, context: int | None) -> int | None:
-    """Return an image's tokens where a tower takes any size; None: the usual image fits.
+def _as_large_as_fits(picture: Picture, most: int, count: int, context: int | None) -> Picture:
+    """Return the usual image of a tower that takes any size, or the largest that fits.
 
     Half of the positions are left to text whose length was not stated.
     """
     room = most // 2 if context is None else most - context
-    usual = vision_flops(model).image_tokens
-    return None if count * usual <= room else max(1, room // count)
+    if count * picture.tokens <= room:
+        return picture
+    return Picture(1, max(1, room // count), assumed="as large as its positions hold")
 
 
 def placed(spec: BackboneSpec, pruned: Kept) -> Iterator[tuple[int, LayerShape]]:

@@ -48,12 +48,7 @@ def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
         return VisionFlops()
     bridges = between(model)
     vision = config.vision_config
-    patches = _patches(vision, image_tokens)
-    seen = patches + _class_tokens(model)  # positions of a tile in the tower
-    strategy = getattr(config, "vision_feature_select_strategy", None)
-    # The strategy "default" cuts off the first token, whatever it is.
-    handed = (seen - (strategy == "default")) if strategy is not None else patches
-    tile_tokens = handed / _positions_a_token(config, handed)
+    patches, seen, tile_tokens = _tile(model, image_tokens)
     tokens = tile_tokens if image_tokens is None else image_tokens
     tiles = tokens / tile_tokens
     weights = convolutions = 0
@@ -70,6 +65,25 @@ def vision_flops(model: Any, image_tokens: float | None = None) -> VisionFlops:
         projector=2.0 * tokens * sum(_matrices(module) for module in bridges),
         image_tokens=round(tokens),
     )
+
+
+def tile_tokens(model: Any) -> int:
+    """Return the tokens in the decoder that a tile becomes, where a tower takes tiles of one size.
+
+    Where it takes images of any size, those of a square image of :data:`SIDE` pixels.
+    """
+    return round(_tile(model, None)[2])
+
+
+def _tile(model: Any, image_tokens: float | None) -> tuple[int, int, float]:
+    """Return a tile's patches, its positions in the tower, and its tokens in the decoder."""
+    config = model.config
+    patches = _patches(config.vision_config, image_tokens)
+    seen = patches + _class_tokens(model)
+    strategy = getattr(config, "vision_feature_select_strategy", None)
+    # The strategy "default" cuts off the first token, whatever it is.
+    handed = (seen - (strategy == "default")) if strategy is not None else patches
+    return patches, seen, handed / _positions_a_token(config, handed)
 
 
 def takes_any_size(config: Any) -> bool:
@@ -123,7 +137,7 @@ def _matrices(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() == 2)
 
 
-def vision_room(model: Any, image_tokens: float | None = None) -> int:
+def vision_room(model: Any, image_tokens: float | None = None, tiles: float | None = None) -> int:
     """Return how many entries an image's way to the decoder holds at its peak.
 
     That is in an MLP of the tower, where its input, the residual stream and two copies of what is
@@ -134,16 +148,16 @@ def vision_room(model: Any, image_tokens: float | None = None) -> int:
     Args:
         model: of the whole model, on any device.
         image_tokens: as for :func:`vision_flops`.
+        tiles: that an image is cut into; by default as many as its tokens are made of.
     """
     wrapper = wrapper_of(model.config)
     if wrapper.projector is None:
         return 0
     vision = model.config.vision_config
-    patches = _patches(vision, image_tokens)
-    seen = patches + _class_tokens(model)
-    tile = _patches(vision, None) / _positions_a_token(model.config, patches)
-    sized = getattr(vision, "image_size", None)
-    tiles = max(1.0, image_tokens / tile) if image_tokens and sized else 1.0
+    _, seen, tile = _tile(model, image_tokens)
+    if tiles is None:
+        sized = not takes_any_size(model.config)
+        tiles = max(1.0, image_tokens / tile) if image_tokens and sized else 1.0
     width = int(getattr(vision, "embed_dim", None) or vision.hidden_size)
     inner = getattr(vision, "intermediate_size", None)
     inner = int(inner or width * getattr(vision, "mlp_ratio", 4))

@@ -21,6 +21,7 @@ from autoprune.errors import AutoPruneError
 
 Part = Literal["q", "kv", "channel"]
 Heads = Literal["any", "divisor", "rope", "norm", "dense"]
+Cutting = Literal["whole", "marked", "grid", "grid alone", "canvas", "split"]
 
 HEAD_RULES: dict[Heads, str] = {
     "any": "any number, since the head size is a setting of its own",
@@ -32,6 +33,16 @@ HEAD_RULES: dict[Heads, str] = {
     "dense": "the dense number only: the head size is always the hidden size by it",
 }
 """Which uniform numbers of query heads a stock class loads."""
+
+CUTTINGS: dict[Cutting, str] = {
+    "whole": "not at all: an image is one tile, or as many patches as its pixels fill",
+    "marked": "not at all, with tokens of text around the image",
+    "grid": "into tiles of the best of a list of resolutions; each row of patches ends in a token",
+    "grid alone": "as 'grid', where the image is the only one of its prompt",
+    "canvas": "into the grid of tiles whose shape is nearest to the image's",
+    "split": "into tiles, after it was enlarged to a stated edge; tokens of text name each tile",
+}
+"""How a processor cuts an image into tiles; all but the first two add the whole image as one."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class Wrapper:
         stacked: what the processor makes of an image that keeps the image's tiles on an axis of
             their own; everything else lies one behind the other along its first axis.
         texts: text backbones that it is published with; each pair is in the contract tests.
+        cutting: how its processor cuts an image into tiles, see :data:`CUTTINGS`.
     """
 
     model_type: str
@@ -123,6 +135,7 @@ class Wrapper:
     beside: tuple[str, ...] = ()
     stacked: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    cutting: Cutting = "whole"
 
 
 def _listed(value: Any) -> Any:
@@ -206,18 +219,26 @@ FAMILIES: dict[str, Family] = {
 _PIXELS = ("pixel_values",)
 _MASKED = ("pixel_values", "pixel_attention_mask")
 _PROJECTOR = "model.multi_modal_projector"
+_GRIDS: dict[str, Cutting] = {"llava_next": "grid", "llava_onevision": "grid alone"}
 _PLAIN = ("llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "gemma", "gemma3_text")
 
 WRAPPERS: dict[str, Wrapper] = {
     row.model_type: row
     for row in [
         Wrapper("llava", _PROJECTOR, texts=("llama", "phi", "phi3", "mistral", "qwen2")),
-        Wrapper("internvl", _PROJECTOR, texts=("qwen2", "qwen3", "phi3", "llama")),
+        Wrapper(
+            "internvl", _PROJECTOR, texts=("qwen2", "qwen3", "phi3", "llama"), cutting="canvas"
+        ),
         *(
             Wrapper(
-                name, _PROJECTOR, whole=True, stacked=_PIXELS, texts=("qwen2", "llama", "mistral")
+                name,
+                _PROJECTOR,
+                whole=True,
+                stacked=_PIXELS,
+                texts=("qwen2", "llama", "mistral"),
+                cutting=cutting,
             )
-            for name in ("llava_next", "llava_onevision")
+            for name, cutting in _GRIDS.items()
         ),
         Wrapper("qwen2_vl", "model.visual.merger", whole=True, texts=("qwen2_vl_text",)),
         Wrapper("qwen2_5_vl", "model.visual.merger", whole=True, texts=("qwen2_5_vl_text",)),
@@ -228,9 +249,18 @@ WRAPPERS: dict[str, Wrapper] = {
             beside=("model.visual.deepstack_merger_list",),
             texts=("qwen3_vl_text",),
         ),
-        Wrapper("gemma3", _PROJECTOR, whole=True, texts=("gemma3_text",)),
-        Wrapper("idefics3", "model.connector", whole=True, stacked=_MASKED, texts=("llama",)),
-        Wrapper("smolvlm", "model.connector", whole=True, stacked=_MASKED, texts=("llama",)),
+        Wrapper("gemma3", _PROJECTOR, whole=True, texts=("gemma3_text",), cutting="marked"),
+        *(
+            Wrapper(
+                name,
+                "model.connector",
+                whole=True,
+                stacked=_MASKED,
+                texts=("llama",),
+                cutting="split",
+            )
+            for name in ("idefics3", "smolvlm")
+        ),
         Wrapper("paligemma", _PROJECTOR, whole=True, texts=("gemma",)),
         *(Wrapper(name, None, texts=(name,)) for name in _PLAIN),
     ]

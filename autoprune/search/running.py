@@ -44,8 +44,8 @@ class RunningSettings(BaseModel):
     )
     image_tokens: int | None = Field(
         None,
-        description="Tokens that an image becomes; by default those of one tile, or of 448 by 448 "
-        "pixels.",
+        description="Tokens that an image becomes; by default those of 448 by 448 pixels, cut into "
+        "tiles as the model's processor does.",
     )
     cost_model: str = Field(
         ROOFLINE,

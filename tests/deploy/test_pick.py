@@ -16,6 +16,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.pipeline.prepare import inspect
 from autoprune.search.compare import Finished, read_finished
 from autoprune.search.records.store import SearchStore
+from autoprune.tracking.records.terms import Running
 from autoprune.tracking.records.trial import KeepMap
 
 
@@ -284,6 +285,15 @@ def test_costs_are_modelled_for_a_device(tmp_path: Path) -> None:
         pick([one], read_limits(max_memory="1KiB"))
     with pytest.raises(AutoPruneError, match="beyond the 512 positions"):
         pick([one], context=100_000)
+
+
+def test_images_are_as_large_as_the_search_had_them(tmp_path: Path) -> None:
+    one = cut(tmp_path)
+    running = Running(context=64, images=1, image_tokens=77, image="as then")
+    one = replace(one, summary=one.summary.model_copy(update={"running": running}))
+    found = pick([one], device="jetson-orin-nano-8gb", context=64)
+    assert found.prompt is not None
+    assert found.prompt.said == "64 tokens of text and 1 image of 77 tokens (as then)"
 
 
 def test_time_here_is_measured(tmp_path: Path) -> None:

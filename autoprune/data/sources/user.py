@@ -193,6 +193,27 @@ def read_data(
     return replace(data, identity=splits.identity)
 
 
+SIZED = 64
+"""Samples whose images say how large they usually are."""
+
+
+@lru_cache(maxsize=8)
+def usual_image(data: DataSpec) -> tuple[int, int] | None:
+    """Return height and width of the data's middle image by area; None where there is none.
+
+    Raises:
+        AutoPruneError: see :func:`open_data`; and for an image that does not decode.
+    """
+    splits = open_data(data)
+    samples = splits.open("train", SIZED) if splits.size("train") else ()
+    sizes = sorted(
+        (image.height * image.width, image.height, image.width)
+        for sample in samples
+        for image in sample.images
+    )
+    return sizes[len(sizes) // 2][1:] if sizes else None
+
+
 def open_data(data: DataSpec) -> UserSplits:
     """Return the splits of a user's data.
 

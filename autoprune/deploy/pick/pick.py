@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +231,11 @@ def pick(
         tokens = settings.context if context is None else context
         images, image_tokens = settings.images_per_prompt, settings.image_tokens
         prompt = deployment_of(dense.config, tokens, images, image_tokens)
+        planned = searches[0].summary.running
+        if planned and planned.images and planned.image_tokens != prompt.image_tokens:
+            # Counted for the search's own images, or by an earlier version.
+            prompt = deployment_of(dense.config, tokens, images, planned.image_tokens)
+            prompt = replace(prompt, image=planned.image)
         known = None if device is None or device == HERE else _device(device, home)
         pool = with_costs(pool, dense, prompt, known, here=device == HERE)
         if known is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,22 @@ class Bounds:
 def prompt_of(settings: SearchSettings, config: Any) -> Deployment:
     """Return the prompt that a search's memory and latency are said for.
 
+    Where nobody said what an image becomes, it is as large as the user's own usually are.
+
     Raises:
         AutoPruneError: the model has no positions for it, or reads no images.
     """
-    return deployment_of(
-        config, settings.context, settings.images_per_prompt, settings.image_tokens
+    size = None
+    if settings.image_tokens is None and settings.data_spec is not None:
+        from autoprune.data.sources.user import usual_image
+
+        size = usual_image(settings.data_spec)
+    prompt = deployment_of(
+        config, settings.context, settings.images_per_prompt, settings.image_tokens, size
     )
+    if size is None or not prompt.image:
+        return prompt
+    return replace(prompt, image=f"{prompt.image}, the middle size of the data's")
 
 
 def device_of(settings: SearchSettings) -> Device | None:

@@ -40,6 +40,7 @@ def said_of(bounds: Bounds | None) -> Running | None:
         context=bounds.prompt.context,
         images=bounds.prompt.images,
         image_tokens=bounds.prompt.image_tokens,
+        image=bounds.prompt.image,
         device="" if bounds.device is None else bounds.device.name,
         latency_kind="" if bounds.device is None else "modelled",
         bounds=tuple(bound.text for bound in bounds.limits),

@@ -47,6 +47,7 @@ class Running(Record):
     context: int  # tokens of text
     images: int
     image_tokens: int  # of one
+    image: str = ""  # that these were counted for, where they were not given
     device: str = ""
     latency_kind: str = ""  # modelled or measured
     bounds: tuple[str, ...] = ()  # what candidates keep to beside their size
@@ -59,6 +60,7 @@ class Running(Record):
         what = f"{self.context:,} tokens of text"
         if self.image_tokens:
             what += f" and {images} of {self.image_tokens:,} tokens"
+            what += f" ({self.image})" if self.image else ""
         if self.machine:
             return f"{what} on {self.machine}"
         return f"{what} on {self.device}, {self.latency_kind}" if self.device else what

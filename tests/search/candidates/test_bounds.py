@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
+from support.families import CASES as FAMILIES
 from support.shapes import shape_config
+from support.user_data import llava
 
 from autoprune.cost.devices import Device
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.pruning.layout import layout_of
+from autoprune.search.candidates.costs import said_of
 from autoprune.search.candidates.decode import DecodeContext, decode
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.candidates.sizes import read_sizes
@@ -153,3 +157,24 @@ def test_refusals(case: str) -> None:
     with pytest.raises(AutoPruneError, match=said) as raised:
         context_of(*budgets, **values)
     assert "\n" not in str(raised.value)
+
+
+def test_a_users_images_say_how_large_images_are(tmp_path: Path) -> None:
+    data = llava(tmp_path)
+    config = FAMILIES["qwen2_vl-qwen2_vl_text"].config(max_position_embeddings=1 << 16)
+    spec = spec_of(config)
+    asked = {"data": [str(data)], "images": str(tmp_path / "images")}
+    # Pictures of 40 x 40 pixels, patches of 4, four a token; the usual ones are of 448 x 448.
+    for values, tokens, said in (
+        (asked, 25, "(40 x 40 pixels, the middle size of the data's)"),
+        ({**asked, "image_tokens": 9}, 9, "1 image of 9 tokens"),
+        ({}, 3136, "(448 x 448 pixels)"),
+    ):
+        settings = make_settings({"budgets": ("80%",), **values})
+        bounds = read_sizes(settings, spec, "float32", config).bounds
+        assert bounds is not None
+        assert bounds.prompt.image_tokens == tokens
+        assert bounds.prompt.said.endswith(said)
+        kept = said_of(bounds)
+        assert kept is not None
+        assert kept.said == bounds.prompt.said
