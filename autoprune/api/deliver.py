@@ -12,6 +12,7 @@ from autoprune.api.options import Names, names_of
 from autoprune.search.settings import SearchSettings
 
 if TYPE_CHECKING:
+    from autoprune.data.splits import DataSpec
     from autoprune.deploy.export import Exported
     from autoprune.deploy.pick.pick import Picked
     from autoprune.deploy.scoring import Scored
@@ -23,6 +24,9 @@ def evaluate(
     model: str | Path | SmallerModel,
     *,
     tasks: Names = (),
+    data: Names = (),
+    images: str | Path | None = None,
+    columns: Names = (),
     task_data: Names = (),
     split: str | None = None,
     samples: int | None = None,
@@ -37,6 +41,10 @@ def evaluate(
             is saved for the purpose, so that what is scored is what a checkpoint holds.
         tasks: names or YAML files; by default those that a model of ``prune`` was made with, or
             all of the embedded data.
+        data: ask about held-out rows of data of your own, as a search on it does, in place of
+            ``tasks``; by default that of a model of ``prune`` that was made on some without tasks.
+        images: folder that the image paths of ``data`` start from.
+        columns: of ``data``, as ``question=prompt``.
         task_data: local copies of tasks' data, as ``TASK=DIR``.
         split: ``all``, ``search`` or ``confirm``.
         samples: images to ask about; by default all of the split.
@@ -48,11 +56,18 @@ def evaluate(
         AutoPruneError: for an unknown model, task or split, or a model that cannot be scored.
     """
     from autoprune.deploy.scoring import score_model
+    from autoprune.search.own_data import read_spec
 
-    def scored(ref: str, names: tuple[str, ...], beside: str | None) -> Scored:
+    folder_of = None if images is None else str(images)
+    rows = read_spec(names_of(data), folder_of, names_of(columns))
+
+    def scored(
+        ref: str, names: tuple[str, ...], asked: DataSpec | None, beside: str | None
+    ) -> Scored:
         return score_model(
             ref,
             tasks=names,
+            data=asked,
             split=split,
             samples=samples,
             dense=beside,
@@ -63,11 +78,14 @@ def evaluate(
 
     base = None if dense is None else str(dense)
     if not isinstance(model, SmallerModel):
-        return scored(str(model), names_of(tasks), base)
+        return scored(str(model), names_of(tasks), rows, base)
     with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
         saved = model.save(Path(folder) / "model")
-        names = names_of(tasks) or model.settings.tasks
-        return scored(str(saved.path), names, base or model.settings.model)
+        names = names_of(tasks)
+        if not names and rows is None:
+            names, rows = model.settings.tasks, model.settings.data_spec
+            rows = None if names else rows
+        return scored(str(saved.path), names, rows, base or model.settings.model)
 
 
 def pick(

@@ -17,6 +17,7 @@ EXAMPLE = example(
     "autoprune evaluate smaller-model",
     "autoprune evaluate embedded --tasks digits_read,digits_count --json",
     "autoprune evaluate smaller-model --tasks pope,my_task.yaml --task-data pope=./pope",
+    "autoprune evaluate smaller-model --data my_data.json --images ./images",
 )
 
 
@@ -33,19 +34,30 @@ def evaluate(
             metavar="TASK[,TASK...]",
         ),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ask about held-out rows of data of your own, as a search on it does; written as "
+            "for 'autoprune search --data'.",
+            metavar="PATH[=WEIGHT]",
+        ),
+    ] = None,
+    images: Annotated[str | None, setting("images", metavar="DIR")] = None,
+    columns: Annotated[list[str] | None, setting("columns", metavar="NAME=COLUMN[,...]")] = None,
     task_data: Annotated[list[str] | None, setting("task_data", metavar="TASK=DIR")] = None,
     split: Annotated[
         str | None,
         typer.Option(
             help="Images to ask about: all, search or confirm; by default all of tasks "
-            "that bring their own, confirm of the embedded data.",
+            "that bring their own, confirm of the embedded data and of --data.",
             metavar="SPLIT",
         ),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            help="How many images of each task; by default all, confirm's 512 or search's 384."
+            help="How many images of each task; by default all there are, or of the embedded data "
+            "confirm's 512 or search's 384."
         ),
     ] = None,
     dense: Annotated[
@@ -61,12 +73,14 @@ def evaluate(
     """Score a model on the tasks, and say what it retains of its dense model."""
     from autoprune.cli.output import console, json_stdout, print_json
     from autoprune.deploy.scoring import score_model
+    from autoprune.search.own_data import read_spec
 
     out = console(as_json)
     with json_stdout(as_json):
         scored = score_model(
             model,
             tasks=listed(tasks, "--tasks") if tasks else (),
+            data=read_spec(data or (), images, columns or ()),
             split=split,
             samples=samples,
             task_data=task_data or (),

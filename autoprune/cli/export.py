@@ -131,6 +131,7 @@ def print_exported(exported: Exported, out: Console) -> None:
     """Print where it stands, how large it is, what was proved, and what to do next."""
     from autoprune.cli.output import size_on_disk
     from autoprune.deploy.formats.table import CHECKPOINT
+    from autoprune.deploy.scoring import evaluate_command
     from autoprune.tracking.terminal import params_text
 
     def say(text: str) -> None:
@@ -156,7 +157,7 @@ def print_exported(exported: Exported, out: Console) -> None:
     if made is not None and made.difference is not None:
         say(_difference(made.difference))
     if exported.format == CHECKPOINT:
-        say(f"next:\n  autoprune evaluate {exported.path}")
+        say(f"next:\n  {evaluate_command(exported.path)}")
     else:
         say(f"next:\n  see {exported.path / 'README.md'}, which says how to run it")
 

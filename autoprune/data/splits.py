@@ -11,6 +11,12 @@ from autoprune.data.samples import SampleSet
 SPLIT_NAMES = ("train", "calibration", "search", "confirm", "report")
 """Recovery; importance; what trials are scored on; what decides the front; what decides nothing."""
 
+ALL = "all"
+"""Beside these names: every sample that a search asks about, and no recovery trains on."""
+
+ASKED = ("search", "confirm")
+"""What :data:`ALL` is made of."""
+
 
 @dataclass(frozen=True)
 class SourceSpec:
@@ -63,7 +69,7 @@ class Splits(Protocol):
         ...
 
     def size(self, split: str) -> int:
-        """Return how many samples a split has, of ``SPLIT_NAMES``.
+        """Return how many samples a split has, of ``SPLIT_NAMES`` or ``ALL``.
 
         Raises:
             AutoPruneError: for an unknown split.
@@ -74,7 +80,8 @@ class Splits(Protocol):
         """Return the first ``size`` samples of a split; they are read when they are asked for.
 
         Args:
-            split: one of ``SPLIT_NAMES``.
+            split: one of ``SPLIT_NAMES``, or ``ALL``; where samples are made on demand, that is
+                ``confirm``.
             size: number of samples; by default all that :meth:`size` says. Splits that are made
                 on demand have any number, others no more than they have.
 

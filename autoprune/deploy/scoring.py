@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import AutoPruneError, did_you_mean
+from autoprune.search.options import flag
 
 if TYPE_CHECKING:
+    from autoprune.data.splits import DataSpec
     from autoprune.evaluation.retention import Interval, Retention
     from autoprune.evaluation.scores import TaskScores
     from autoprune.models.loading import Inspected
 
 SPLITS = ("all", "search", "confirm")
-"""Splits that a model may be scored on; ``all`` is every document of tasks that bring their own.
+"""Splits that a model may be scored on; ``all`` is every document of tasks that bring their own,
+and of a user's data the rows of both other splits.
 
 ``report`` is for experiments: a choice that is made by its scores would spoil it.
 """
@@ -99,6 +103,7 @@ def score_model(
     ref: str,
     *,
     tasks: Sequence[str] = (),
+    data: DataSpec | None = None,
     split: str | None = None,
     samples: int | None = None,
     dense: str | None = None,
@@ -111,7 +116,8 @@ def score_model(
 
     Args:
         ref: a checkpoint directory, ``embedded``, or a hub name.
-        tasks: names; by default all of the embedded data.
+        tasks: names; by default held-out rows of ``data``, or all of the embedded data.
+        data: of the user's, whose held-out rows are asked as a search on it asks them.
         split: one of ``SPLITS``; None: all of tasks that bring their own documents, ``confirm`` of
             the others.
         samples: images to ask about; by default all of the split.
@@ -123,9 +129,9 @@ def score_model(
     Raises:
         AutoPruneError: an unknown model, task or split, or a model that cannot be scored.
     """
-    from autoprune.evaluation.tasks import resolve_tasks
     from autoprune.models.loading import inspect_model
-    from autoprune.search.exams import metric_notes
+    from autoprune.pipeline.prepare import check_ability
+    from autoprune.search.exams import metric_notes, named_tasks
     from autoprune.search.preflight import check_tasks
     from autoprune.zoo import EMBEDDED, embedded_path
 
@@ -133,7 +139,13 @@ def score_model(
         raise AutoPruneError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
     if samples is not None and samples < 1:
         raise AutoPruneError(f"--samples {samples} is below 1: give 1 or more")
-    specs = resolve_tasks(tasks or None, data=task_data, capabilities=capabilities)
+    if data is not None and tasks:
+        refs = ",".join(source.ref for source in data.sources)
+        raise AutoPruneError(
+            f"--tasks {','.join(tasks)} and --data {refs} are two exams: leave --tasks out to ask "
+            "about rows of the data, or --data to ask the tasks"
+        )
+    specs = named_tasks(tasks, data, task_data, capabilities)
     split = split or ("confirm" if all(spec.family for spec in specs) else "all")
     check_tasks(specs, {split: samples})
     for note in metric_notes(specs):
@@ -141,12 +153,52 @@ def score_model(
     named = {EMBEDDED: embedded_path}
     found = inspect_model(ref, named)
     base = _dense_of(found, dense, named)
+    if data is not None and _searched(found.directory).get("data_identity", "") not in (
+        "",
+        data.identity,
+    ):
+        on_stage(
+            f"{ref} was recovered on other data, or on other sources or weights of it: "
+            "what is held out here may be what it was trained on"
+        )
     with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
-        exam = _Exam(specs, split, samples, Path(folder), gpus, on_stage)
+        exam = _Exam(specs, data, split, samples, Path(folder), gpus, on_stage)
         params, scores = exam.score(ref, named)
-        below = None if base is None else exam.score(base, named)
+        below = None
+        if base is not None:
+            below = exam.score(base, named)
+            check_ability(_sees(inspect_model(base, named)), below[1])
     scored = _scored(ref, split, params, scores, base, below)
     return replace(scored, quantised=found.quantised)
+
+
+def _sees(found: Inspected) -> bool:
+    """Whether a model reads images."""
+    from autoprune.models.families import wrapper_of
+
+    return wrapper_of(found.config).projector is not None
+
+
+def evaluate_command(directory: Path) -> str:
+    """Return the line that asks a checkpoint what the search asked that it comes from."""
+    settings = _searched(directory)
+    words = ["autoprune", "evaluate", str(directory)]
+    fields = ("tasks", "task_data") if settings.get("tasks") else ("data", "images", "columns")
+    for field in fields:
+        value = settings.get(field) or ()
+        for item in [value] if isinstance(value, str) else value:
+            words += [flag(field), str(item)]
+    return shlex.join(words)
+
+
+def _searched(directory: Path) -> dict[str, Any]:
+    """Return the settings of the search that a checkpoint's card tells of; empty without one."""
+    from autoprune.deploy.card import SEARCH
+
+    try:
+        return dict(json.loads((directory / SEARCH).read_text())["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 class _Exam:
@@ -155,6 +207,7 @@ class _Exam:
     def __init__(
         self,
         specs: Sequence[Any],
+        data: DataSpec | None,
         split: str,
         samples: int | None,
         folder: Path,
@@ -164,7 +217,7 @@ class _Exam:
         from autoprune.resources import Resources
 
         self.device = Resources(gpus=gpus).device()
-        self.specs, self.split, self.size = specs, split, samples
+        self.specs, self.data, self.split, self.size = specs, data, split, samples
         self.folder, self.on_stage = folder, on_stage
 
     def score(self, ref: str, named: Any) -> tuple[int, TaskScores]:
@@ -183,7 +236,7 @@ class _Exam:
         loaded = load_model(ref, dtype, self.device, named=named)
         self.on_stage(f"write the tasks of split {self.split}")
         folder, specs, samples = exam_of(
-            splits_of(None), self.split, self.size, self.specs, self.folder, loaded.processor
+            splits_of(self.data), self.split, self.size, self.specs, self.folder, loaded.processor
         )
         if len(samples) > PACKED_AT_MOST:
             evaluator = Evaluator(loaded.processor, folder, specs, engine="generic")

@@ -27,7 +27,8 @@ from autoprune.evaluation.external import tried
 from autoprune.evaluation.held_out import asks_of_data
 from autoprune.evaluation.materials import materialise
 from autoprune.evaluation.pools import choose
-from autoprune.evaluation.retention import retention
+from autoprune.evaluation.retention import kept_tasks
+from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.tasks import TaskSpec
 from autoprune.models.arrays import state_arrays
 from autoprune.models.files import processor_identity
@@ -155,7 +156,7 @@ def prepare(
     exams = {}
     for split, size in wanted.splits:
         exam = _exam(stage, dense, asked, split, size, wanted.tasks, folder)
-        _check_ability(dense, exam)
+        check_ability(dense.vision, exam.dense)
         check(exam)
         exams[split] = exam
     train_set = splits.open("train", wanted.train_images)
@@ -273,12 +274,20 @@ def open_evaluators(
     }
 
 
-def _check_ability(dense: Loaded, exam: Exam) -> None:
-    """Refuse a model that is at chance before any trial starts."""
+def check_ability(vision: bool, scores: TaskScores) -> None:
+    """Refuse a dense model that is at chance: of nothing no share can be kept.
+
+    Args:
+        vision: whether it reads images.
+        scores: its own.
+
+    Raises:
+        AutoPruneError: it is at chance on all tasks.
+    """
     try:
-        retention(exam.dense, exam.dense)
+        kept_tasks(scores)
     except AutoPruneError as error:
-        if dense.vision:
+        if vision:
             raise
         raise AutoPruneError(
             f"a plain language model is asked the questions without their images: {error}"
@@ -353,7 +362,8 @@ def exam_of(
 
     Args:
         splits: that tasks without documents of their own are made of.
-        split: of the images; ``all`` for every document of tasks that bring their own.
+        split: of the images; ``all`` for every document of tasks that bring their own, and for
+            all that a search asks about a user's data.
         size: images of each task; None takes what is usual.
         tasks: to write.
         folder: of the cache; the directory comes to lie below it.
@@ -364,7 +374,7 @@ def exam_of(
     """
     done = tuple(spec if spec.family is not None else tried(spec) for spec in tasks)
     made = [spec for spec in done if spec.family is not None]
-    samples = splits.open("confirm" if split == "all" else split, size) if made else None
+    samples = splits.open(split, size) if made else None
     chosen = choose([spec for spec in done if spec.family is None], split, size)
     task_dir = materialise(samples, done, folder, chosen)
     if not chosen and samples is not None:

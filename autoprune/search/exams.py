@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from autoprune.data.splits import DataSpec
 from autoprune.evaluation.tasks import TaskSpec, resolve_tasks, with_said
 from autoprune.search.settings import SearchSettings
 
 
 def tasks_of(settings: SearchSettings) -> tuple[TaskSpec, ...]:
-    """Return the tasks that a search is scored on, by their files alone.
+    """Return the tasks that a search is scored on, see :func:`named_tasks`."""
+    return named_tasks(
+        settings.tasks, settings.data_spec, settings.task_data, settings.capabilities
+    )
 
-    A search on a user's data that names no tasks asks about held-out rows of it.
+
+def named_tasks(
+    names: Sequence[str],
+    data: DataSpec | None = None,
+    task_data: Sequence[str] = (),
+    capabilities: Sequence[str] = (),
+) -> tuple[TaskSpec, ...]:
+    """Return the tasks that are asked, by their files alone.
+
+    Args:
+        names: of tasks; where there are none, held-out rows of ``data`` are asked.
+        data: of the user's; None and no names means the tasks of the embedded data.
+        task_data, capabilities: see ``resolve_tasks``.
 
     Raises:
         AutoPruneError: see ``resolve_tasks`` and ``data_tasks``.
     """
-    data = settings.data_spec
-    if data is not None and not settings.tasks:
+    if data is not None and not names:
         from autoprune.data.sources.user import open_data
         from autoprune.evaluation.held_out import data_tasks
 
-        return with_said(data_tasks(open_data(data)), settings.task_data, settings.capabilities)
-    return resolve_tasks(
-        settings.tasks or None, data=settings.task_data, capabilities=settings.capabilities
-    )
+        return with_said(data_tasks(open_data(data)), task_data, capabilities)
+    return resolve_tasks(names or None, data=task_data, capabilities=capabilities)
 
 
 def metric_notes(specs: Iterable[TaskSpec]) -> list[str]:

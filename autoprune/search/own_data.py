@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -96,6 +97,28 @@ def _whole(text: str) -> str:
     ref = parse_source(text).ref
     path = Path(ref).expanduser()
     return f"{path.absolute()}{text.removeprefix(ref)}" if path.exists() else text
+
+
+def read_spec(
+    data: Sequence[str], images: str | None = None, columns: Sequence[str] = ()
+) -> DataSpec | None:
+    """Look data through that was named as for a search; None where none is.
+
+    Args:
+        data: ``PATH`` or ``PATH=WEIGHT``, or names of data sets.
+        images: folder that image paths start from.
+        columns: ``NAME=COLUMN``.
+
+    Raises:
+        AutoPruneError: the first thing that is wrong with it.
+    """
+    return DataSettings(
+        data=tuple(data),
+        images=images,
+        columns=tuple(columns),
+        max_length=None,
+        data_identity="",
+    ).data_spec
 
 
 def _found(refs: tuple[str, ...], images: str | None, columns: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from autoprune.data.samples import Sample, Turn
 from autoprune.data.sources.user import open_data
-from autoprune.data.splits import DataSpec, Splits
+from autoprune.data.splits import ALL, DataSpec, Splits
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
 from autoprune.zoo.digits import draw, pools, source_digits
@@ -125,11 +125,11 @@ class DigitSplits:
 
     def size(self, split: str) -> int:
         """Return how many samples of a split are used unless asked otherwise."""
-        return len(load_split(split))
+        return len(self.open(split))
 
     def open(self, split: str, size: int | None = None) -> DigitSet:
         """Return the first ``size`` samples of a split, see :func:`load_split`."""
-        return load_split(split, size)
+        return load_split("confirm" if split == ALL else split, size)
 
 
 def splits_of(data: DataSpec | None) -> Splits:

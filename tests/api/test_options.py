@@ -23,7 +23,7 @@ from autoprune.search.settings import SearchSettings, make_settings
 
 OF_THE_COMMAND = {"as_json", "dry_run"}
 OF_PYTHON = {"on_stage"}
-NOT_TYPED = {"home", "tasks", "task_data", "floor"}
+NOT_TYPED = {"columns", "data", "home", "tasks", "task_data", "floor"}
 """Options that are None on the command line until they are typed."""
 
 RENAMED = {"format_name": "format"}

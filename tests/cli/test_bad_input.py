@@ -289,6 +289,10 @@ TABLE = [
         ("digits_colr", "'digits_colour'")),
     Bad("evaluate on the report split", "evaluate embedded --split report",
         ("report", "confirm")),
+    Bad("images of no data to evaluate", "evaluate embedded --images {dir}",
+        ("--images", "name some --data")),
+    Bad("data that is not there to evaluate", "evaluate embedded --data {dir}/mine.json",
+        ("mine.json",)),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.families import CASES, build_model
-from support.user_data import llava, pictures_of, said, write_json
+from support.user_data import digits, llava, pictures_of, write_json
 
 from autoprune.data.encoding import IGNORED, collate, encode_for
 from autoprune.data.images import LazyTiles
@@ -23,19 +23,6 @@ from autoprune.resources import Resources
 from autoprune.search.problem import preparation
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
-from autoprune.zoo import load_split
-
-
-def digits(folder: Path, count: int = 120) -> Path:
-    """Write rows about the embedded data's images: one to three turns, each answered rightly."""
-    (folder / "images").mkdir(parents=True)
-    data = []
-    for number, sample in enumerate(load_split("train", count)):
-        assert sample.image is not None
-        sample.image.save(folder / "images" / f"{number}.png")
-        talk = said(*((turn.question, turn.answer) for turn in sample.turns[: 1 + number % 3]))
-        data.append({"id": str(number), "image": f"{number}.png", "conversations": talk})
-    return write_json(data, folder / "digits.json")
 
 
 def test_a_search_is_prepared_on_a_users_data(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from autoprune.zoo import load_split
+
 SIDE = 40
 
 
@@ -71,3 +73,15 @@ def llava(folder: Path, count: int = 60, name: str = "mine.json") -> Path:
     data = rows(count)
     pictures_of(data, folder / "images")
     return write_json(data, folder / name)
+
+
+def digits(folder: Path, count: int = 120) -> Path:
+    """Write rows about the embedded data's images: one to three turns, each answered rightly."""
+    (folder / "images").mkdir(parents=True)
+    data = []
+    for number, sample in enumerate(load_split("train", count)):
+        assert sample.image is not None
+        sample.image.save(folder / "images" / f"{number}.png")
+        talk = said(*((turn.question, turn.answer) for turn in sample.turns[: 1 + number % 3]))
+        data.append({"id": str(number), "image": f"{number}.png", "conversations": talk})
+    return write_json(data, folder / "digits.json")

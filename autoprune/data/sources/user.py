@@ -14,7 +14,7 @@ from autoprune.data.samples import Sample
 from autoprune.data.sources.mix import assigned, chosen_rows, families, scattered
 from autoprune.data.sources.scan import Source, open_sources
 from autoprune.data.sources.spec import parse_columns, parse_source
-from autoprune.data.splits import SPLIT_NAMES, DataSpec
+from autoprune.data.splits import ALL, ASKED, SPLIT_NAMES, DataSpec
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash
 
@@ -51,20 +51,26 @@ class UserSplits:
 
     def size(self, split: str) -> int:
         """Return how many samples a split has."""
-        if split not in SPLIT_NAMES:
-            raise AutoPruneError(f"unknown split {split!r}{did_you_mean(split, SPLIT_NAMES)}")
-        return len(self.places[split])
+        return len(self._places(split))
+
+    def _places(self, split: str) -> np.ndarray:
+        """Return the places of a split's rows in the mix, in order."""
+        known = (*SPLIT_NAMES, ALL)
+        if split not in known:
+            raise AutoPruneError(f"unknown split {split!r}{did_you_mean(split, known)}")
+        if split == ALL:
+            return np.sort(np.concatenate([self.places[name] for name in ASKED]))
+        return self.places[split]
 
     def open(self, split: str, size: int | None = None) -> UserSet:
         """Return the first samples of a split, in an order drawn by content.
 
         Every beginning of that order is a fair sample of the split.
         """
-        there = self.size(split)
-        size = there if size is None else min(size, there)
+        places = self._places(split)
+        size = len(places) if size is None else min(size, len(places))
         if size < 1:
             raise AutoPruneError(f"a split of {size} samples is empty: ask for at least 1")
-        places = self.places[split]
         texts = np.empty(len(places), dtype=np.int64)
         for place, (source, row) in enumerate(
             zip(self.of[places].tolist(), self.rows[places].tolist(), strict=True)
