@@ -67,6 +67,7 @@ class Campaign:
         *,
         baselines: Sequence[Baseline] = (),
         budget: Budget | None = None,
+        confirm_share: float = 1.0,
         versions: Mapping[str, str] | None = None,
         listener: SearchListener | None = None,
         on_record: Callable[[TrialRecord], None] | None = None,
@@ -74,6 +75,7 @@ class Campaign:
     ) -> None:
         self.settings, self.space, self.store, self.study = settings, space, store, study
         self.baselines, self.budget = tuple(baselines), budget
+        self._confirm_share = confirm_share
         self.listener = listener or SearchListener()
         self.records: dict[int, TrialRecord] = store.records()
         self.halving = Halving(seed=settings.seed, first=self._first())
@@ -310,7 +312,9 @@ class Campaign:
         if left is not None and hours is not None:
             left = min(left, max(0.0, 3600 * hours - self.seconds()))
         scored = evaluations(self.space.rungs, self.settings.rung_share)
-        confirm = confirmation_seconds(self.records.values(), self.front(), self.settings, scored)
+        confirm = confirmation_seconds(
+            self.records.values(), self.front(), self.settings, scored, self._confirm_share
+        )
         return Progress(
             trials=self.settings.trials,
             complete=states.count("complete"),

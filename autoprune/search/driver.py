@@ -159,6 +159,7 @@ def _run(
                 study,
                 baselines=(*prepared.baselines, *warm.first),
                 budget=prepared.budget,
+                confirm_share=prepared.confirm_share,
                 versions=prepared.versions,
                 listener=listener,
                 on_record=log.record,

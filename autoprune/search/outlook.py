@@ -9,7 +9,6 @@ from autoprune.search.sampling.refine import REFINE
 from autoprune.search.settings import SearchSettings
 from autoprune.tracking.records.costs import point_of
 from autoprune.tracking.records.trial import OWN, SAMPLED, TrialRecord
-from autoprune.zoo import splits_of
 
 ENDED = ("complete", "stopped", "failed")
 
@@ -88,6 +87,7 @@ def confirmation_seconds(
     front: Sequence[TrialRecord],
     settings: SearchSettings,
     scored: float,
+    share: float,
 ) -> float:
     """Return the seconds that confirming ``front`` and the baselines would take.
 
@@ -96,16 +96,12 @@ def confirmation_seconds(
         front: its unconfirmed front.
         settings: of the search.
         scored: evaluations of a whole trial, see :func:`evaluations`.
+        share: questions of a confirmation, against those of one such evaluation.
     """
     full = [r for r in records if r.state == "complete" and r.baseline is not None]
     chosen = front[: settings.confirm_points]
     own = {record.trial for record in chosen}
-    splits = splits_of(settings.data_spec)
-    images = {
-        "search": settings.search_samples or splits.size("search"),
-        "confirm": settings.confirm_samples or splits.size("confirm"),
-    }
-    scale = images["confirm"] / images["search"] / scored
+    scale = share / scored
     # What a run of the confirmation has no need of: the plan is known, and no proxy decides.
     idle = ("evaluate", "proxy", REFINE)
     total = 0.0

@@ -195,6 +195,12 @@ class PreparedSearch:
         return 1 - kept / spec.backbone_params
 
     @property
+    def confirm_share(self) -> float:
+        """Questions of the ``confirm`` exam, against those of ``search``: as many as there are."""
+        exams = self.assets.exams
+        return exams["confirm"].dense.questions / exams["search"].dense.questions
+
+    @property
     def dense(self) -> Dense:
         """The model before pruning, scored on the ``confirm`` split."""
         scores = self.assets.exams["confirm"].dense

@@ -189,6 +189,10 @@ class Prepared(Protocol):
         """The bound on the size."""
 
     @property
+    def confirm_share(self) -> float:
+        """Questions of a confirmation's scoring, against those that a whole trial is asked."""
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """What another search must share to learn from this one: plain JSON values."""
 

@@ -67,6 +67,7 @@ def confirmed(folder: Path) -> tuple[Path, SearchSummary]:
     )
     space = load_space(settings.space)
     prepared = PipelineProblem().prepare(settings, space, lambda text: None)
+    assert prepared.confirm_share == 1.0  # 16 rows each, not 512 beside 384
     bench = TrialBench(Bench(prepared.assets, Resources()), prepared.work)
     knobs = space.complete({"axis": "width"})
     plan = bench.candidate(knobs, 0).plan

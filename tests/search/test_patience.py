@@ -109,13 +109,12 @@ def test_confirmation_is_reckoned_from_what_members_took() -> None:
     took = {"prune": 1.0, "recover": 10.0, "proxy": 5.0, "evaluate": 8.0}
     base = record(0, 0.6, 0.5, origin="uniform-width", stage_seconds=took)
     own = record(1, 0.5, 0.6, stage_seconds=took)
-    asked = make_settings(
-        {"search_samples": 100, "confirm_samples": 200, "confirm_seeds": 3, "workers": 2}
-    )
-    # Two members of 11 seconds, and of 4 seconds of scoring on twice the images; thrice, by two.
-    assert confirmation_seconds([base, own], [own], asked, 2) == 2 * (11 + 8) * 3 / 2
-    assert confirmation_seconds([base, own], [own, base], asked, 2) == 2 * (11 + 8) * 3 / 2
-    assert confirmation_seconds([], [], asked, 2) == 0.0
+    asked = make_settings({"confirm_seeds": 3, "workers": 2})
+    # Two members of 11 seconds, and of 4 seconds of scoring on twice the questions; thrice, by two.
+    assert confirmation_seconds([base, own], [own], asked, 2, 2.0) == 2 * (11 + 8) * 3 / 2
+    assert confirmation_seconds([base, own], [own, base], asked, 2, 2.0) == 2 * (11 + 8) * 3 / 2
+    assert confirmation_seconds([base, own], [own], asked, 2, 0.25) == 2 * (11 + 1) * 3 / 2
+    assert confirmation_seconds([], [], asked, 2, 2.0) == 0.0
 
 
 def test_the_time_left_is_that_of_what_is_still_to_come() -> None:

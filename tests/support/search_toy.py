@@ -144,6 +144,7 @@ class ToyPrepared:
     )
     dense: Dense = field(default_factory=lambda: Dense(params=DENSE, scores={"digits_read": 1.0}))
     budget: Budget = field(default_factory=lambda: Budget(text="60%", params=600, fraction=0.6))
+    confirm_share: float = 2.0
     versions: Mapping[str, str] = field(default_factory=lambda: {"toy": "1"})
     facts: Mapping[str, Any] = field(
         default_factory=lambda: {

@@ -17,6 +17,7 @@ import torch
 from autoprune.cost.flops import ModelFlops, flops_of
 from autoprune.data.encoding import encode_for
 from autoprune.data.splits import Splits
+from autoprune.evaluation.held_out import asks_of_data
 from autoprune.evaluation.pools import choose
 from autoprune.identity import content_hash
 from autoprune.models.families import text_config, wrapper_of
@@ -161,6 +162,7 @@ def forecast(
         scopes=["full", *scopes, *(str(knobs["scope"]) for knobs in first)],
         dtype=dtype,
     )
+    looked = min(PROBE_IMAGES, wanted.calibration_images)
     images = {split: asked_about(wanted, split, size, lengths) for split, size in wanted.splits}
 
     def forward(
@@ -185,7 +187,7 @@ def forecast(
         step = _step(cost, kept, lengths, scope) * speed.training
         return _Costs(
             recover=float(base["passes"]) * settings.max_recovery_samples * step,
-            proxy=forward(kept, PROBE_IMAGES, speed),
+            proxy=forward(kept, looked, speed),
             search=score(kept, images["search"], speed),
             confirm=score(kept, images["confirm"], speed),
         )
@@ -201,7 +203,7 @@ def forecast(
     refined = refined_trials(settings.trials, settings.refine)
     trials += refined * probes_of_climb() * sum(one.proxy for one in drawn) / len(drawn)
     kept = tuple(_scaled(shape, (1 + half) / 2) for shape in dense.spec.layers)
-    rescoring = rows_of_rescoring(space, lengths.rows * PROBE_IMAGES)
+    rescoring = rows_of_rescoring(space, lengths.rows * looked)
     rescoring *= _step(cost, kept, lengths, "full") * speeds["full"].training
     trials += (settings.trials - len(tried)) * rescoring
     points = min(settings.confirm_points, settings.trials)
@@ -238,13 +240,15 @@ def forecast(
 def asked_about(wanted: Preparation, split: str, size: int | None, lengths: _Lengths) -> float:
     """Return how many samples' worth of questions an exam has.
 
-    A picture of a task that brings its own documents is a sample, if its questions can share a
-    row; otherwise each of its questions is a row's worth.
+    Of a user's data there are no more than its split has, however many were asked for. A picture
+    of a task that brings its own documents is a sample, if its questions can share a row;
+    otherwise each of its questions is a row's worth.
     """
     own = [spec for spec in wanted.tasks if spec.family is None]
-    made = len(own) < len(wanted.tasks)
-    splits = splits_of(wanted.data)
-    total = float(splits.size(split) if size is None else size) if made else 0.0
+    total = 0.0
+    if len(own) < len(wanted.tasks):
+        asked = splits_of(wanted.data if asks_of_data(wanted.tasks) else None)
+        total = float(len(asked.open(split, size)))
     for one in choose(own, split, size):
         shared = one.pool.task.OUTPUT_TYPE == "generate_until" and not lengths.whole
         pictures = len(set(one.pool.images[one.rows].tolist()))

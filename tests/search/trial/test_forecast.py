@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.families import CASES
 from support.search_toy import ToyProblem
+from support.user_data import digits
 
 from autoprune.models.families import text_config
 from autoprune.models.shape import meta_model, spec_of
@@ -18,10 +19,25 @@ from autoprune.search.records.stages import Forecast, Stages
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
 from autoprune.search.trial import forecast as forecasts
-from autoprune.search.trial.forecast import front_expected, mark, set_mark
+from autoprune.search.trial.forecast import (
+    WORKER_SECONDS,
+    _Lengths,
+    asked_about,
+    front_expected,
+    mark,
+    set_mark,
+)
 from autoprune.search.trial.speed import Speed, measure_speeds, one_layer
 
 HYBRID = load_space("hybrid")
+LENGTHS = _Lengths(20, 2, 9.0, False, 1.0, 8, 0.0)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings that name 160 rows of data: 16 of them for search, 16 to confirm."""
+    folder = tmp_path_factory.mktemp("own")
+    return {"data": (str(digits(folder, 160)),), "images": str(folder / "images")}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -37,6 +53,44 @@ def test_every_family_can_be_timed_narrowed(name: str) -> None:
     )
     assert all(0 < speed.forward < 1e-3 and speed.training > 0 for speed in found.values())
     assert found["none"].training == found["none"].forward
+
+
+# settings, and the samples that are asked of search and confirm
+ASKED: list[tuple[dict[str, Any], float, float]] = [
+    ({"data": True}, 16.0, 16.0),
+    ({"data": True, "search_samples": 9, "confirm_samples": 4000}, 9.0, 16.0),
+    ({"data": True, "tasks": ("digits_read",)}, 384.0, 512.0),
+    ({"tasks": ("digits_read",), "search_samples": 4000}, 4000.0, 512.0),
+]
+
+
+@pytest.mark.parametrize(("values", "search", "confirm"), ASKED)
+def test_as_many_are_asked_as_there_are(
+    values: dict[str, Any], search: float, confirm: float, own: dict[str, Any]
+) -> None:
+    given = {**values, **own} if values.get("data") else values
+    wanted = preparation(make_settings(given))
+    assert [asked_about(wanted, split, n, LENGTHS) for split, n in wanted.splits] == [
+        search,
+        confirm,
+    ]
+
+
+def test_own_data_is_forecast_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, Any]
+) -> None:
+    """Scoring 16 rows takes a part of what 384 and 512 of the embedded data take."""
+    monkeypatch.setattr(
+        forecasts,
+        "measure_speeds",
+        lambda *args, scopes=("full",), **kwargs: dict.fromkeys(scopes, Speed(1e-11, 1e-11)),
+    )
+    beside = {"home": tmp_path, "max_recovery_samples": 1}
+    mine, shipped = (
+        PipelineProblem().forecast(make_settings({**beside, **more}), HYBRID) for more in (own, {})
+    )
+    assert mine.confirm < shipped.confirm / 5
+    assert mine.trials - WORKER_SECONDS < (shipped.trials - WORKER_SECONDS) / 3
 
 
 def test_preparation_is_known_to_be_there(tmp_path: Path) -> None:
