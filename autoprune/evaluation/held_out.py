@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from autoprune.data.samples import SampleSet
 from autoprune.data.sources.scan import SHORT, Source
-from autoprune.data.sources.user import UserSplits
+from autoprune.data.sources.user import UserSet, UserSplits
 from autoprune.errors import AutoPruneError
+from autoprune.evaluation.pools import pool_of
 from autoprune.evaluation.tasks import TaskSpec
 
 PREFIX = "data_"
@@ -37,6 +39,39 @@ def data_tasks(splits: UserSplits) -> tuple[TaskSpec, ...]:
 def asks_of_data(specs: Iterable[TaskSpec]) -> bool:
     """Whether tasks ask about a user's own data."""
     return any(spec.family is not None and spec.name == PREFIX + spec.family for spec in specs)
+
+
+def unseen(
+    samples: SampleSet,
+    specs: Iterable[TaskSpec],
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> SampleSet:
+    """Return samples of a user's data without those that show images of the tasks' own documents.
+
+    An image that a model was recovered on says little of others. Images are told apart by their
+    encoded bytes: one that was encoded anew counts as another.
+
+    Args:
+        samples: to train on, or to measure importance on; others are returned as they are.
+        specs: the tasks.
+        on_stage: told how many samples are left out.
+
+    Raises:
+        AutoPruneError: no sample is left; or the documents cannot be had.
+    """
+    if not isinstance(samples, UserSet):
+        return samples
+    asked: set[int] = set()
+    for spec in specs:
+        if spec.family is None:
+            asked |= pool_of(spec).numbers
+    found = samples.without(asked)
+    if left := len(samples) - len(found):
+        on_stage(
+            f"{left:,} of {len(samples):,} samples of {samples.name} show images that the tasks "
+            "ask about, and are left out"
+        )
+    return found
 
 
 def _task(source: Source) -> TaskSpec:

@@ -9,6 +9,7 @@ not see.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.data.sources.pictures import known_by
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation import harness
 from autoprune.evaluation.sources import load_all, split_of
@@ -60,6 +62,7 @@ class Pool:
         task: lmms-eval's object.
         split: of its data, that is asked.
         images: ``str [docs]``: what a document shows; documents that share an image share it.
+        numbers: what its images are known by in a user's data, as far as they are files or bytes.
         labels: ``str [docs]``: the kind of question.
         identity: content hash over the images, the other columns and the task's file.
     """
@@ -70,6 +73,7 @@ class Pool:
     images: np.ndarray
     labels: np.ndarray
     identity: str
+    numbers: frozenset[int] = frozenset()
 
     @property
     def data(self) -> Any:
@@ -99,53 +103,63 @@ def _pool(spec: TaskSpec) -> Pool:
     task = load_all(spec)
     split = split_of(vars(task.config))
     data = task.dataset[split]
-    images = np.asarray(_images(task, data, spec), dtype=np.str_)
+    shown, numbers = _images(task, data, spec)
+    images = np.asarray(_joined(shown, spec.name), dtype=np.str_)
     plain = harness.without_media(data)
     labels = np.asarray(_labels(task, plain, spec), dtype=np.str_)
     digest = hashlib.sha256()
     for row in plain:
         digest.update(repr(row).encode())
     identity = content_hash(spec, images, digest.hexdigest())
-    return Pool(spec, task, split, images, labels, identity)
+    return Pool(spec, task, split, images, labels, identity, frozenset(numbers))
 
 
 # --- what a document shows ----------------------------------------------------------------------
 
 
-def _images(task: Any, data: Any, spec: TaskSpec) -> list[str]:
-    """Return of each document the group that it belongs to by its images."""
+def _images(task: Any, data: Any, spec: TaskSpec) -> tuple[list[list[str]], set[int]]:
+    """Return the hashes of each document's images, and what these are known by elsewhere."""
     columns = harness.image_columns(data)
     if columns:
-        shown = _hashes(data, columns)
-    elif task.config.doc_to_visual is not None:
-        shown = [[_of_visual(v, spec) for v in task.doc_to_visual(doc) or []] for doc in data]
-    else:
-        shown = [[] for _ in range(len(data))]
-    return _joined(shown, spec.name)
+        return _hashes(data, columns)
+    if task.config.doc_to_visual is None:
+        return [[] for _ in range(len(data))], set()
+    shown = [task.doc_to_visual(doc) or [] for doc in data]
+    files = [visual for row in shown for visual in row if isinstance(visual, str)]
+    hashes = [[_of_visual(visual, spec) for visual in row] for row in shown]
+    return hashes, {known_by(file, Path()) for file in dict.fromkeys(files)}
 
 
-def _hashes(data: Any, columns: Sequence[str]) -> list[list[str]]:
-    """Return the hashes of the encoded images of each document, none decoded."""
+def _hashes(data: Any, columns: Sequence[str]) -> tuple[list[list[str]], set[int]]:
+    """Return the hashes of the encoded images of each document, none decoded; and their numbers."""
     raw = data.select_columns(list(columns)).with_format("arrow")
     found: list[list[str]] = []
+    numbers: set[int] = set()
     for start in range(0, len(raw), 64):
         for row in raw[start : start + 64].to_pylist():
-            found.append([h for value in row.values() for h in _encoded(value)])
-    return found
+            images = [image for value in row.values() for image in _each(value)]
+            found.append([_encoded(image) for image in images])
+            for image in images:
+                with contextlib.suppress(OSError):  # known by its path alone
+                    numbers.add(known_by(image, Path()))
+    return found, numbers
 
 
-def _encoded(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        if value.get("bytes") is not None:
-            return [_digest(value["bytes"])]
-        path = value.get("path")
-        if path is None:
-            return []
-        there = Path(path)
-        return [_digest(there.read_bytes()) if there.is_file() else _digest(str(path).encode())]
+def _each(value: Any) -> list[Mapping[str, Any]]:
+    """Return the images of a value, as mappings of bytes or path."""
+    if isinstance(value, list):
+        return [image for item in value for image in _each(item)]
     if isinstance(value, bytes):
-        return [_digest(value)]
-    return [h for item in value for h in _encoded(item)] if isinstance(value, list) else []
+        return [{"bytes": value}]
+    there = isinstance(value, Mapping) and any(value.get(k) is not None for k in ("bytes", "path"))
+    return [value] if there else []
+
+
+def _encoded(image: Mapping[str, Any]) -> str:
+    if image.get("bytes") is not None:
+        return _digest(image["bytes"])
+    there = Path(image["path"])
+    return _digest(there.read_bytes()) if there.is_file() else _digest(str(there).encode())
 
 
 def _of_visual(visual: Any, spec: TaskSpec) -> str:

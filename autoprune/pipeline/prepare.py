@@ -24,7 +24,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.evaluation.asked import asked_in
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.external import tried
-from autoprune.evaluation.held_out import asks_of_data
+from autoprune.evaluation.held_out import asks_of_data, unseen
 from autoprune.evaluation.materials import materialise
 from autoprune.evaluation.pools import choose
 from autoprune.evaluation.retention import kept_tasks
@@ -159,8 +159,14 @@ def prepare(
         check_ability(dense.vision, exam.dense)
         check(exam)
         exams[split] = exam
-    train_set = splits.open("train", wanted.train_images)
-    calibration_set = splits.open("calibration", wanted.calibration_images)
+    train_set, calibration_set, probe_set = (
+        unseen(splits.open(split, size), wanted.tasks, on_stage)
+        for split, size in (
+            ("train", wanted.train_images),
+            ("calibration", wanted.calibration_images),
+            ("calibration", min(PROBE_IMAGES, wanted.calibration_images)),
+        )
+    )
     keep = None if wanted.cache_limit is None else wanted.cache_limit // 2
     longest = None if wanted.data is None else longest_of(dense.config, wanted.data)
     encoded = partial(_encoded, stage, dense, keep=keep, longest=longest)
@@ -196,7 +202,7 @@ def prepare(
         [train.identity, limit],
         lambda: build_teacher(dense.model, train, limit, device=device),
     )
-    probe = encoded(splits.open("calibration", min(PROBE_IMAGES, wanted.calibration_images)))
+    probe = encoded(probe_set)
     probe_teacher = stage(
         "probe",
         f"caching the dense model's states on {len(probe):,} probe samples",

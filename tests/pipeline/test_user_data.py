@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from support.families import CASES, build_model
 from support.user_data import digits, llava, pictures_of, write_json
+from support.yaml_tasks import write_tasks
 
 from autoprune.data.encoding import IGNORED, collate, encode_for
 from autoprune.data.images import LazyTiles
 from autoprune.data.sources.user import open_data, read_data
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.bridge import Evaluator
-from autoprune.evaluation.held_out import asks_of_data, data_tasks
+from autoprune.evaluation.held_out import asks_of_data, data_tasks, unseen
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.pipeline.assets import Assets
 from autoprune.pipeline.prepare import Preparation, exam_of, prepare
@@ -23,6 +24,7 @@ from autoprune.resources import Resources
 from autoprune.search.problem import preparation
 from autoprune.search.records.store import SearchStore, search_dir
 from autoprune.search.settings import make_settings
+from autoprune.zoo import load_split
 
 
 def test_a_search_is_prepared_on_a_users_data(tmp_path: Path) -> None:
@@ -83,6 +85,36 @@ def test_own_data_may_be_scored_on_other_tasks(tmp_path: Path) -> None:
     assert [task.name for task in wanted.tasks] == ["digits_read"]
     assert not asks_of_data(wanted.tasks)
     assert not asks_of_data(resolve_tasks())
+
+
+def test_what_tasks_ask_about_is_not_trained_on(tmp_path: Path) -> None:
+    """Ten of the rows show images of a task's documents, in files where these have bytes."""
+    path = digits(tmp_path)
+    data = json.loads(path.read_text())
+    asked = [
+        sample
+        for sample in load_split("report", 40)
+        if {turn.source for turn in sample.turns} & {"read", "colour"}
+    ]
+    for number, sample in enumerate(asked[:10]):
+        assert sample.image is not None
+        sample.image.save(tmp_path / "images" / f"{1000 + number}.png", "png")
+        data.append({**data[number], "id": f"x{number}", "image": f"{1000 + number}.png"})
+    write_json(data, path)
+    task, _ = write_tasks(tmp_path / "tasks", 40)
+    values = {"data": [str(path)], "images": str(tmp_path / "images"), "tasks": [str(task)]}
+    wanted = preparation(make_settings(values))
+    assert wanted.data is not None
+    told: list[str] = []
+    assets = prepare(wanted, tmp_path / "cache", Resources(), told.append)
+    train = open_data(wanted.data).open("train")
+    shown = int((train.rows >= 120).sum())
+    assert shown >= 5
+    assert len(np.unique(assets.train.samples)) == len(train) - shown
+    assert any(f"{shown} of {len(train)} samples" in text for text in told)
+    assert unseen(train, resolve_tasks(), told.append) is train
+    with pytest.raises(AutoPruneError, match="show images that the tasks ask about: recover on"):
+        train.without(train.sources[0].index.images.tolist())
 
 
 @pytest.mark.parametrize("name", ["llava-llama", "qwen2_vl-qwen2_vl_text", "llama"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -133,6 +133,36 @@ class UserSet:
     def place(self) -> list[str]:
         """Where the rows and images lie: what was read of them may be read again there."""
         return [f"{source.ref} {source.folder}" for source in self.sources]
+
+    def without(self, images: Collection[int]) -> UserSet:
+        """Return the rows that show none of some images, by their numbers (``Index.images``).
+
+        Raises:
+            AutoPruneError: no row is left.
+        """
+        held = [np.isin(source.index.images, list(images)) for source in self.sources]
+        rows = zip(self.of.tolist(), self.rows.tolist(), strict=True)
+        kept = []
+        for place, (source, row) in enumerate(rows):
+            begin, end = self.sources[source].index.offsets[row : row + 2]
+            if not held[source][begin:end].any():
+                kept.append(place)
+        if len(kept) == len(self):
+            return self
+        if not kept:
+            raise AutoPruneError(
+                f"all samples of {self.name} show images that the tasks ask about: recover on "
+                "others, or name other --tasks"
+            )
+        return UserSet(
+            name=self.name,
+            identity=content_hash(self.identity, "without", np.array(kept)),
+            sources=self.sources,
+            of=self.of[kept],
+            rows=self.rows[kept],
+            family=self.family[kept],
+            talking=self.talking,
+        )
 
     @property
     def groups(self) -> list[str]:
