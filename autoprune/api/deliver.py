@@ -45,7 +45,8 @@ def evaluate(
             ``tasks``; by default that of a model of ``prune`` that was made on some without tasks.
         images: folder that the image paths of ``data`` start from.
         columns: of ``data``, as ``question=prompt``.
-        task_data: local copies of tasks' data, as ``TASK=DIR``.
+        task_data: local copies of tasks' data, as ``TASK=DIR``; by default those of a model of
+            ``prune``, where its tasks are asked.
         split: ``all``, ``search`` or ``confirm``.
         samples: images to ask about; by default all of the split.
         dense: to compare with; by default the model that it was cut from, where that is known.
@@ -62,7 +63,11 @@ def evaluate(
     rows = read_spec(names_of(data), folder_of, names_of(columns))
 
     def scored(
-        ref: str, names: tuple[str, ...], asked: DataSpec | None, beside: str | None
+        ref: str,
+        names: tuple[str, ...],
+        asked: DataSpec | None,
+        beside: str | None,
+        copies: tuple[str, ...] = names_of(task_data),
     ) -> Scored:
         return score_model(
             ref,
@@ -71,7 +76,7 @@ def evaluate(
             split=split,
             samples=samples,
             dense=beside,
-            task_data=names_of(task_data),
+            task_data=copies,
             gpus=gpus,
             on_stage=on_stage,
         )
@@ -81,11 +86,13 @@ def evaluate(
         return scored(str(model), names_of(tasks), rows, base)
     with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
         saved = model.save(Path(folder) / "model")
-        names = names_of(tasks)
-        if not names and rows is None:
-            names, rows = model.settings.tasks, model.settings.data_spec
-            rows = None if names else rows
-        return scored(str(saved.path), names, rows, base or model.settings.model)
+        names, made = names_of(tasks), model.settings
+        beside = base or made.model
+        if names or rows is not None:
+            return scored(str(saved.path), names, rows, beside)
+        copies = names_of(task_data) or made.task_data
+        own = None if made.tasks else made.data_spec
+        return scored(str(saved.path), made.tasks, own, beside, copies)
 
 
 def pick(

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import autoprune
 from autoprune import api
+from autoprune.api.model import SmallerModel
 from autoprune.api.options import SearchOptions, fields, settings_of
 from autoprune.cli.evaluate import evaluate as evaluate_command
 from autoprune.cli.export import export as export_command
@@ -117,3 +119,20 @@ def test_the_library_is_imported_when_it_is_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "has no attribute 'serch'" in done.stdout
+
+
+def test_a_cut_model_is_asked_its_own_tasks_of_its_own_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = make_settings({"tasks": ("pope", "gqa"), "task_data": (f"pope={tmp_path}",)})
+    model = SmallerModel(settings, *[None] * 3, False, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(SmallerModel, "save", lambda self, path: SimpleNamespace(path=path))
+    monkeypatch.setattr("autoprune.deploy.scoring.score_model", lambda ref, **asked: asked)
+
+    def asked(**options: Any) -> tuple[Any, Any]:
+        found: Any = api.evaluate(model, **options)
+        return found["tasks"], found["task_data"]
+
+    assert asked() == (("pope", "gqa"), (f"pope={tmp_path}",))
+    assert asked(tasks="gqa") == (("gqa",), ())
+    assert asked(task_data="gqa=x") == (("pope", "gqa"), ("gqa=x",))
