@@ -3,9 +3,9 @@
 Documents that show the same image belong together: questions of one image are not independent,
 and no image of one split may be seen in another. An image is known by the hash of its encoded
 bytes; nothing is decoded for it. Splits are drawn by a seed of their own, so that searches with
-other seeds are scored on the same images, and ``evaluate`` of the same tasks finds the images that a
-search did not see. Tasks that share images are dealt together: with others beside it, or alone, such
-a task may have other splits.
+other seeds are scored on the same images, and ``evaluate`` of the same tasks finds the images that
+a search did not see. Tasks that share images are dealt together: alone, or beside others, such a
+task may have other splits.
 """
 
 from __future__ import annotations
