@@ -73,6 +73,8 @@ def show(device: Device) -> None:
     from autoprune.cli.output import console, size_on_disk
 
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # addresses are long words
     table.add_row("device", device.name)
     table.add_row("", device.title)
     table.add_row("kind", device.kind)
@@ -85,11 +87,18 @@ def show(device: Device) -> None:
         table.add_row("attention", f"reads its cache at {device.cache_bandwidth / 1e9:.4g} GB/s")
     for dtype, rate in device.compute.items():
         table.add_row(dtype, f"{rate / 1e12:.4g} TFLOP/s dense")
+    if not device.compute:
+        table.add_row("operations", "not stated: bandwidth alone decides the time of a token")
     if device.layer_seconds or device.step_seconds:
         table.add_row(
             "overhead",
             f"{1e6 * device.layer_seconds:.3g} µs a layer, {1e6 * device.step_seconds:.3g} µs a "
             "token",
         )
-    table.add_row("measured" if device.measured else "stated by", "; ".join(device.sources))
+    if device.unchecked:
+        named = ", ".join(device.unchecked)
+        table.add_row("unchecked", f"{named}: from memory of what the vendor says")
+    for place, source in enumerate(device.sources):
+        heading = "measured" if device.measured else "stated by"
+        table.add_row("" if place else heading, source)
     console().print(table)

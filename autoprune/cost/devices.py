@@ -42,6 +42,7 @@ class Device:
         compute: dtype -> dense operations a second (a multiply-add is two); a dtype that nothing
             is known for is left out.
         sources: documents that the figures are from, or how they were measured.
+        unchecked: figures that no source was found for: ``memory``, ``bandwidth`` or a dtype.
         measured: whether they were measured here rather than stated by a vendor.
         installed: bytes of memory that it has.
         keeps: share of that which the system keeps, 0 to 1.
@@ -63,6 +64,7 @@ class Device:
     bandwidth: float
     compute: Mapping[str, float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
     measured: bool = False
     installed: int = 0
     keeps: float = 0.0
@@ -100,23 +102,38 @@ def devices() -> Mapping[str, Device]:
     read = yaml.safe_load(path.read_text(encoding="utf-8"))
     found: dict[str, Device] = {}
     for name, row in read["devices"].items():
-        kind = read["kinds"][row["kind"]]
+        kind = {**read["kinds"][row["kind"]], **row}
         several = isinstance(row["memory"], list)
         for gib in row["memory"] if several else [row["memory"]]:
             full = f"{name}-{gib}gb" if several else name
+            keeps = _from_size(kind["keeps"], gib)
             found[full] = Device(
                 name=full,
                 title=f"{row['title']}, {gib} GB" if several else row["title"],
                 kind=row["kind"],
-                memory=int((1 - kind["keeps"]) * gib * GIB),
+                memory=int((1 - keeps) * gib * GIB),
                 bandwidth=row["bandwidth"] * 1e9,
                 compute={dtype: tera * 1e12 for dtype, tera in row.get("compute", {}).items()},
-                sources=tuple(row["sources"]),
+                sources=tuple(_page(source, read["pages"]) for source in row["sources"]),
+                unchecked=tuple(row.get("unchecked", ())),
                 installed=gib * GIB,
-                keeps=kind["keeps"],
+                keeps=keeps,
                 basis=kind["basis"],
             )
     return found
+
+
+def _from_size(keeps: float | Mapping[int, float], gib: int) -> float:
+    """Return the share that a system keeps of so much memory."""
+    if not isinstance(keeps, Mapping):
+        return keeps
+    return keeps[max(least for least in keeps if least <= gib)]
+
+
+def _page(source: str, pages: Mapping[str, str]) -> str:
+    """Return a source with its page named in full."""
+    key, _, says = source.partition(": ")
+    return f"{pages[key]}: {says}" if key in pages else source
 
 
 def find_device(name: str, home: Path | None = None) -> Device:
@@ -167,8 +184,8 @@ def read_device(path: Path) -> Device:
     try:
         values = json.loads(path.read_text())
         reading = {int(wide): rate for wide, rate in values.get("reading", {}).items()}
-        sources = tuple(values.get("sources", ()))
-        device = Device(**{**values, "sources": sources, "reading": reading})
+        lists = {name: tuple(values.get(name, ())) for name in ("sources", "unchecked")}
+        device = Device(**{**values, **lists, "reading": reading})
     except OSError as error:
         raise AutoPruneError(f"device {path}: {error.strerror or error}; {mend}") from None
     except (ValueError, TypeError, AttributeError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autoprune.cost.devices import DTYPES, GIB, devices, find_device
+from autoprune.cost.devices import DTYPES, GIB, Device, devices, find_device
 from autoprune.errors import AutoPruneError
 
 # Sold by these figures: installed GiB, GB/s.
@@ -21,6 +22,7 @@ KNOWN = {
     "rtx-5090": (32, 1792),
     "l4": (24, 300),
     "t4": (16, 320),
+    "a10": (24, 600),
     "a100-40gb": (40, 1555),
     "h100-sxm": (80, 3350),
     "apple-m4-max-64gb": (64, 546),
@@ -37,19 +39,60 @@ def test_known_devices(name: str) -> None:
     assert 0.4 * device.installed < device.memory < device.installed
 
 
+# What every device of a kind lies within: installed GiB, GB/s, 10^12 operations a second in FP32,
+# and how many times those of FP16 its INT8 operations are.
+PLAUSIBLE = {
+    "phone": ((4, 24), (25, 120), (1, 5), ()),
+    "board": ((2, 64), (15, 210), (0.1, 6), (2,)),
+    "laptop": ((4, 24), (150, 1000), (8, 60), (4,)),
+    "desktop": ((8, 32), (250, 1800), (15, 105), (4,)),
+    "server": ((16, 141), (300, 4800), (8, 67), (2,)),
+    "mac": ((8, 192), (60, 820), (2.5, 30), ()),
+}
+
+
+def test_every_kind_is_there() -> None:
+    names = set(devices())
+    assert {device.kind for device in devices().values()} == set(PLAUSIBLE)
+    for family in (
+        *("snapdragon", "dimensity", "iphone", "raspberry-pi-5", "l4", "a10", "t4", "a100", "h100"),
+        *("jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin", "rtx-4060-laptop"),
+        *(f"rtx-{gpu}" for gpu in (4060, 4070, 4080, 4090, 5060, 5070, 5080, 5090)),
+        *(f"apple-m{generation}" for generation in (1, 2, 3, 4)),
+    ):
+        assert any(name == family or name.startswith(f"{family}-") for name in names), family
+
+
 @pytest.mark.parametrize("device", devices().values(), ids=lambda d: d.name)
-def test_every_entry_is_whole(device) -> None:
+def test_figures_are_plausible(device: Device) -> None:
+    gib, bandwidth, float32, eight = PLAUSIBLE[device.kind]
+    assert gib[0] <= device.installed / GIB <= gib[1]
+    assert bandwidth[0] <= device.bandwidth / 1e9 <= bandwidth[1]
+    rates = dict(device.compute)
+    assert rates or device.kind == "phone"
+    if "float32" in rates:
+        assert float32[0] <= rates["float32"] / 1e12 <= float32[1]
+    if "float16" in rates:
+        assert 1.9 <= rates["float16"] / rates["float32"] <= 17
+        assert rates["int8"] / rates["float16"] == pytest.approx(eight[0], rel=0.04)
+        assert rates.get("bfloat16", rates["float16"]) == rates["float16"]
+    if "int4" in rates:
+        assert rates["int4"] / rates["int8"] == pytest.approx(2)
+    # A token of weights in 4 bits takes four operations a byte: none is held up by them.
+    assert all(rate > 4 * device.bandwidth for rate in rates.values())
+
+
+@pytest.mark.parametrize("device", devices().values(), ids=lambda d: d.name)
+def test_every_entry_is_whole(device: Device) -> None:
     assert device.sources
     assert all(len(source) > 15 for source in device.sources)
     assert device.basis
     assert not device.measured
     assert set(device.compute) <= set(DTYPES)
-    # Fewer bits are never slower, and no memory feeds a chip beyond what it can compute with.
-    order = [
-        device.compute[d] for d in ("float32", "float16", "int8", "int4") if d in device.compute
-    ]
-    assert order == sorted(order)
-    assert all(rate > device.bandwidth / 4 for rate in order)
+    assert set(device.unchecked) <= {"memory", "bandwidth", *device.compute}
+    # Keys of pages were replaced, and every page has an address or a document's name.
+    assert not any(re.match(r"[a-z0-9-]+: ", source) for source in device.sources)
+    assert all(re.search(r"\w\.\w+/|#\d|DS-\d|Guide", source) for source in device.sources)
 
 
 def test_a_measured_entry_is_found_by_name_and_by_path(tmp_path: Path) -> None:
@@ -59,6 +102,10 @@ def test_a_measured_entry_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     (place / "box.json").write_text(json.dumps(entry))
     assert find_device("box", tmp_path).measured
     assert find_device(str(place / "box.json")) == find_device("box", tmp_path)
+    # Entries of earlier versions say nothing of what was not checked.
+    del entry["unchecked"]
+    (place / "box.json").write_text(json.dumps(entry))
+    assert find_device("box", tmp_path).unchecked == ()
 
 
 @pytest.mark.parametrize(

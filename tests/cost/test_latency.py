@@ -51,16 +51,19 @@ def test_arithmetic_decides_where_reading_is_free(llava: tuple[Any, BackboneSpec
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "used"),
+    ("device", "without", "dtype", "used"),
     [
-        ("t4", "bfloat16", "float16"),
-        ("apple-m1-8gb", "bfloat16", "float32"),
-        ("jetson-orin-nano-8gb", "float32", "bfloat16"),
-        ("iphone-15-pro", "bfloat16", ""),
+        ("t4", "", "bfloat16", "float16"),
+        ("apple-m1-8gb", "", "bfloat16", "float32"),
+        ("jetson-orin-nano-8gb", "", "float32", "float32"),
+        ("jetson-orin-nano-8gb", "float32", "float32", "bfloat16"),
+        ("snapdragon-8-elite-12gb", "", "bfloat16", ""),
     ],
 )
-def test_which_rate_stands_in(device: str, dtype: str, used: str) -> None:
-    assert rated(find_device(device), dtype) == used
+def test_which_rate_stands_in(device: str, without: str, dtype: str, used: str) -> None:
+    found = find_device(device)
+    rates = {name: rate for name, rate in found.compute.items() if name != without}
+    assert rated(replace(found, compute=rates), dtype) == used
 
 
 def test_fewer_bits_and_layers_are_faster(llava: tuple[Any, BackboneSpec]) -> None:
