@@ -103,6 +103,7 @@ def pick(
     max_params: str | None = None,
     max_memory: str | None = None,
     context: int | None = None,
+    cost_model: str | None = None,
     floor: Names = (),
     home: str | Path = HOME,
 ) -> Picked:
@@ -116,6 +117,7 @@ def pick(
         max_params: most parameters, such as ``3B``.
         max_memory: most memory, such as ``6GiB``.
         context: tokens of text, beside an image, that memory and time are said for.
+        cost_model: what says the time of a token on a device; by default what the search used.
         floor: least shares of tasks or capabilities, such as ``pope=0.9``.
         home: of the searches.
 
@@ -137,6 +139,7 @@ def pick(
         max_params=max_params,
         max_memory=max_memory,
         context=context,
+        cost_model=cost_model,
         floors=names_of(floor),
     )
 

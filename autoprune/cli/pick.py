@@ -61,6 +61,14 @@ def pick(
             min=1,
         ),
     ] = None,
+    cost_model: Annotated[
+        str | None,
+        typer.Option(
+            help="What says the time of a token on --device: roofline, or one that another package "
+            "adds; by default what the search used.",
+            metavar="NAME",
+        ),
+    ] = None,
     floor: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,6 +99,7 @@ def pick(
             max_params=max_params,
             max_memory=max_memory,
             context=context,
+            cost_model=cost_model,
             floors=floor or (),
         )
     if as_json:
@@ -144,7 +153,7 @@ def _label(candidate: Candidate) -> str:
 
 def _described(candidate: Candidate) -> str:
     from autoprune.cli.output import size_on_disk
-    from autoprune.deploy.pick.measure import HERE
+    from autoprune.cost.devices import HERE
     from autoprune.tracking.terminal import params_text
 
     point = candidate.point
@@ -157,7 +166,10 @@ def _described(candidate: Candidate) -> str:
         parts.append(f"{size_on_disk(candidate.memory.total)} of memory")
     if (latency := candidate.latency) is not None:
         where = "on this machine" if latency.device == HERE else f"for {latency.device}"
-        parts.append(f"{seconds_text(latency.seconds)} a token, {latency.kind} {where}")
+        said = f"{seconds_text(latency.seconds)} a token"
+        if latency.low is not None and latency.high is not None:
+            said += f" [{seconds_text(latency.low)}, {seconds_text(latency.high)}]"
+        parts.append(f"{said}, {latency.kind} {where}")
     return f"{_label(candidate)}: {', '.join(parts)}"
 
 
@@ -177,8 +189,10 @@ def _table(found: Picked) -> Table:
     }
     if found.candidates[0].memory is not None:
         columns["memory"] = lambda one: size_on_disk(one.memory.total) if one.memory else ""
-    if found.candidates[0].latency is not None:
-        columns["a token"] = lambda one: seconds_text(one.latency.seconds) if one.latency else ""
+    if kinds := {one.latency.kind for one in found.candidates if one.latency}:
+        columns[" or ".join(sorted(kinds))] = lambda one: (
+            seconds_text(one.latency.seconds) if one.latency else ""
+        )
     for title in columns:
         table.add_column(title, justify="right", no_wrap=True)
     winner = found.choice.winner

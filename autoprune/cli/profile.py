@@ -51,7 +51,7 @@ def profile(
         _check_writable(path)
     out = console(as_json)
     with json_stdout(as_json):
-        from autoprune.cost.timing import profile as measure
+        from autoprune.cost.profile import profile as measure
 
         found = measure(name, lambda said: out.print(f"measuring: {said}"))
     text = json.dumps(found.to_dict(), indent=2) + "\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from autoprune.cost.bytes import layer_bytes, linears_of
@@ -173,3 +173,13 @@ def measured(times: Sequence[float], device: str, dtype: str) -> Latency:
     high = min(count - 1, math.ceil((count - 1) / 2 + reach))
     middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return Latency(middle, "measured", device, dtype, ordered[low], ordered[high])
+
+
+def middle(rounds: Sequence[Latency]) -> Latency:
+    """Return the middle one of measurements of one model, with an interval that holds all."""
+    ordered = sorted(rounds, key=lambda found: found.seconds)
+    return replace(
+        ordered[(len(ordered) - 1) // 2],
+        low=min(found.low or found.seconds for found in rounds),
+        high=max(found.high or found.seconds for found in rounds),
+    )

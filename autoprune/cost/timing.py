@@ -1,4 +1,4 @@
-"""Timing on this machine: decode steps of a model of real shapes, and what a machine can do.
+"""Timing on this machine: decode steps of a model of real shapes.
 
 On a CPU with one thread what is timed is that thread's own time, which does not count while others
 run; else it is the clock on the wall. Times are medians.
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune.amounts import BYTES, text_in
 from autoprune.cost.deployment import Deployment, Kept, placed
-from autoprune.cost.devices import DTYPES, HERE, Device
-from autoprune.cost.latency import Latency, measured
-from autoprune.cost.machine import KEEPS, this_machine, titled
+from autoprune.cost.devices import HERE
+from autoprune.cost.latency import Latency, measured, middle
+from autoprune.cost.machine import this_machine
 from autoprune.cost.memory import memory_of
 from autoprune.errors import AutoPruneError
 from autoprune.models.arrays import fill
@@ -30,16 +30,12 @@ from autoprune.models.precision import precision_of
 from autoprune.models.quantise import quantise
 from autoprune.models.shape import BackboneSpec
 
-MIB = 2**20
 FEWEST, ENOUGH = 6, 5.0
 """Runs that are timed at the least, as the ends of six hold the median at 95 %; and seconds after
 which no further ones are."""
 
-BEYOND = 512 * MIB
-"""Bytes that bandwidth is measured over: beyond the caches of any machine so far."""
-
-WIDTHS = (512, 1024, 2048)
-"""Columns of the narrower matrices that reading is measured at; the widest have 4,096."""
+ROUNDS, PATIENCE = 3, 60.0
+"""Rounds that several plans are timed in, and seconds after which no further one begins."""
 
 _TOKENS, _VOCABULARY = 64, 16
 
@@ -157,7 +153,7 @@ def measure_latency(
     *,
     device: str | None = None,
     threads: int = 0,
-    repeats: int = 33,
+    repeats: int = 15,
 ) -> Latency:
     """Return the time of a decoded token on this machine: the median, and its interval.
 
@@ -183,14 +179,63 @@ def measure_latency(
         taken = memory_of(spec, pruned, precision, deployment)
         if (needed := taken.weights + taken.cache) > machine.free:
             raise AutoPruneError(
-                f"a model of {needed / 2**30:.3g} GiB cannot be timed on this machine, where "
-                f"{machine.free / 2**30:.3g} GiB are free: end other programs, or plan for a "
+                f"a model of {text_in(needed, BYTES)} cannot be timed on this machine, where "
+                f"{text_in(machine.free, BYTES)} are free: end other programs, or plan for a "
                 "device by its name"
             )
     with computing_on(threads):
         steps = DecodeSteps(config, spec, pruned, deployment, precision, where)
         found = times(steps.step, where, repeats, enough=ENOUGH)
     return measured(found, HERE, precision_of(precision).dtype)
+
+
+def measure_latencies(
+    config: Any,
+    spec: BackboneSpec,
+    plans: Sequence[tuple[Kept, str]],
+    deployment: Deployment,
+    *,
+    threads: int = 0,
+    on_failure: Callable[[int, Exception], None] | None = None,
+) -> list[Latency | None]:
+    """Return the time of a decoded token of several plans, each with its precision.
+
+    They are timed in turns, and in rounds apart from each other, as what else a machine does comes
+    and goes: of a plan's rounds the one in the middle counts, and the interval holds all of them.
+
+    Args:
+        config: of the dense model.
+        spec: of the dense model.
+        plans: what is kept of it, and the precision.
+        deployment: the prompt that the cache holds.
+        threads: see :func:`measure_latency`.
+        on_failure: told of a plan that could not be timed, by its place, which is None in the
+            result; without it the error is raised.
+
+    Raises:
+        AutoPruneError: see :func:`measure_latency`.
+    """
+    rounds: list[list[Latency]] = [[] for _ in plans]
+    failed: set[int] = set()
+    began = time.perf_counter()
+    while len(rounds) > len(failed) and max(map(len, rounds)) < ROUNDS:
+        for place, (pruned, precision) in enumerate(plans):
+            if place in failed:
+                continue
+            try:
+                found = measure_latency(
+                    config, spec, pruned, deployment, precision, threads=threads
+                )
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                failed.add(place)
+                on_failure(place, error)
+            else:
+                rounds[place].append(found)
+        if time.perf_counter() - began > PATIENCE:
+            break
+    return [None if i in failed else middle(found) for i, found in enumerate(rounds)]
 
 
 @contextmanager
@@ -233,134 +278,3 @@ def times(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Return the bytes a second that a copy beyond the caches reads and writes."""
-    source = torch.ones(BEYOND // 2 // 4, device=device)
-    target = torch.empty_like(source)
-    return BEYOND / statistics.median(times(lambda: target.copy_(source), device, 7))
-
-
-def reading_bandwidth(
-    device: torch.device, side: int = 4096, dtype: torch.dtype = torch.float32
-) -> float:
-    """Return the bytes a second that products of a vector with matrices read beyond the caches.
-
-    Args:
-        device: to measure.
-        side: rows and columns of each matrix.
-        dtype: of matrices and vector.
-    """
-    count = max(2, BEYOND // (side * side * dtype.itemsize))
-    matrices = [torch.full((side, side), 0.01, dtype=dtype, device=device) for _ in range(count)]
-    vector = torch.full((1, side), 0.01, dtype=dtype, device=device)
-
-    def read() -> None:
-        for matrix in matrices:
-            nn.functional.linear(vector, matrix)
-
-    total = count * side * side * dtype.itemsize
-    return total / statistics.median(times(read, device, 7))
-
-
-def attention_bandwidth(device: torch.device) -> float:
-    """Return the bytes a second that one token's attention reads of a cache beyond the caches."""
-    size, sets = (1, 16, 2048, 64), max(2, BEYOND // 2 // (2 * 16 * 2048 * 64 * 4))
-    pairs = [
-        (torch.full(size, 0.01, device=device), torch.full(size, 0.01, device=device))
-        for _ in range(sets)
-    ]
-    query = torch.full((1, 16, 1, 64), 0.01, device=device)
-    seen = torch.ones(1, 1, 1, size[2], dtype=torch.bool, device=device)
-
-    def read() -> None:
-        for key, value in pairs:
-            nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-
-    total = sets * 2 * 16 * 2048 * 64 * 4
-    return total / statistics.median(times(read, device, 5))
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 1024) -> float:
-    """Return the operations a second of a product of two square matrices."""
-    left, right = (torch.full((side, side), 0.01, dtype=dtype, device=device) for _ in range(2))
-    return 2 * side**3 / statistics.median(times(lambda: left @ right, device, 5))
-
-
-def overheads(device: torch.device, layers: Iterable[int] = (2, 10)) -> tuple[float, float]:
-    """Return what a decoder layer, and what a token, take beside reading and computing.
-
-    Measured on layers of next to no weights: the slope over their number, and what is left.
-    """
-    from transformers import LlamaConfig
-
-    from autoprune.cost.deployment import deployment_of
-    from autoprune.models.shape import spec_of
-
-    few, many = layers
-    found = {}
-    for count in (few, many):
-        config = LlamaConfig(
-            vocab_size=64,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=count,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-        )
-        spec = spec_of(config)
-        steps = DecodeSteps(config, spec, None, deployment_of(config, 16), "float32", device)
-        found[count] = statistics.median(times(steps.step, device, 25, warm=5))
-    slope = max(0.0, (found[many] - found[few]) / (many - few))
-    return slope, max(0.0, found[few] - few * slope)
-
-
-def profile(name: str, on_step: Callable[[str], None] = lambda said: None) -> Device:
-    """Measure this machine and return it as a device: its GPU if it has one, else its CPU.
-
-    Args:
-        name: that it goes by.
-        on_step: told what is measured next.
-    """
-    machine = this_machine()
-    gpu, device = machine.device == "cuda", torch.device(machine.device)
-    rounds: dict[str, list[float]] = {"copy": [], "read": [], "attend": []}
-    compute = {}
-    # Three rounds, apart from each other: what else the machine does comes and goes.
-    for dtype in DTYPES[:3]:
-        on_step(f"reading and copying {BEYOND // MIB} MiB, and multiplying in {dtype}")
-        rounds["copy"].append(copy_bandwidth(device))
-        rounds["read"].append(reading_bandwidth(device))
-        rounds["attend"].append(attention_bandwidth(device))
-        for side in WIDTHS:
-            rounds.setdefault(f"{side}", []).append(reading_bandwidth(device, side))
-        compute[dtype] = matmul_rate(device, getattr(torch, dtype), 4096 if gpu else 512)
-    rates = {what: statistics.median(found) for what, found in rounds.items()}
-    copied, bandwidth, attended = rates["copy"], rates["read"], rates["attend"]
-    reading = {side: rates[f"{side}"] for side in WIDTHS} | {4096: bandwidth}
-    on_step("decoding with layers of no weights")
-    layer, step = overheads(device)
-    return Device(
-        name=name,
-        title=titled(machine),
-        kind="measured",
-        memory=machine.memory,
-        bandwidth=bandwidth,
-        cache_bandwidth=attended,
-        reading=reading,
-        compute=compute,
-        sources=(
-            f"measured by autoprune profile with torch {torch.__version__}: products of a vector "
-            f"with {BEYOND // MIB} MiB of matrices read {bandwidth / 1e9:.3g} GB/s (a copy moves "
-            f"{copied / 1e9:.3g} GB/s), attention of one token over a cache, products of matrices, "
-            "decode steps of empty layers",
-        ),
-        measured=True,
-        installed=machine.installed,
-        keeps=KEEPS,
-        basis=f"{KEEPS:.0%} is left to the system (assumed)",
-        layer_seconds=layer,
-        step_seconds=step,
-        threads=machine.threads,
-    )

@@ -8,15 +8,15 @@ for the same plan; a measured one would order like points by chance.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autoprune.amounts import seconds_text
 from autoprune.cost.deployment import Kept
 from autoprune.cost.estimate import shapes_of
+from autoprune.cost.latency import Latency
 from autoprune.cost.machine import this_machine, titled
-from autoprune.cost.timing import measure_latency
-from autoprune.errors import AutoPruneError
+from autoprune.cost.timing import measure_latencies
 from autoprune.resources import threads_for
 from autoprune.search.candidates.bounds import Bounds
 from autoprune.tracking.records.point import FrontPoint
@@ -24,8 +24,8 @@ from autoprune.tracking.records.summary import SearchSummary
 from autoprune.tracking.records.timing import Timing
 from autoprune.tracking.records.trial import TrialRecord
 
-STEADY = 0.15
-"""By so much the dense model's time, first and last, may differ on a machine that is at rest."""
+STEADY = 0.3
+"""By this share the ends of a time's interval may lie apart on a machine that is at rest."""
 
 
 def timed_here(
@@ -37,7 +37,8 @@ def timed_here(
 ) -> SearchSummary:
     """Return a summary with the measured time of a token of its points and of the dense model.
 
-    What cannot be measured keeps its modelled time alone, and is warned of.
+    What cannot be measured keeps its modelled time alone, and is warned of: a search has its
+    result whatever becomes of that.
 
     Args:
         summary: what was confirmed.
@@ -49,67 +50,43 @@ def timed_here(
     spec, kept = bounds.spec, {record.trial: record.keep for record in records}
     known = 0 if bounds.device is None else bounds.device.threads
     machine, threads = this_machine(), threads_for(spec.total_params, known)
-    untold: dict[str, list[str]] = {}
+    plans: dict[int | None, tuple[Kept, str]] = {None: (None, summary.dense.precision)}
+    for point in (*summary.points, *summary.baselines):
+        if (keep := kept.get(point.trial)) is not None:
+            plans[point.trial] = shapes_of(spec, keep.heads, keep.channels), point.precision
+    names = ["the dense model" if trial is None else f"trial {trial}" for trial in plans]
 
-    def time_of(name: str, pruned: Kept, precision: str) -> Timing | None:
-        try:
-            found = measure_latency(config, spec, pruned, bounds.prompt, precision, threads=threads)
-        except (AutoPruneError, RuntimeError, MemoryError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            untold.setdefault(reason, []).append(name)
-            return None
-        assert found.low is not None
-        assert found.high is not None
-        return Timing(seconds=found.seconds, low=found.low, high=found.high)
+    def warn(place: int, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        on_warning(f"the time of {names[place]} was not measured ({reason})")
 
-    def time_of_point(point: FrontPoint) -> Timing | None:
-        keep = kept.get(point.trial)
-        if keep is None:
-            return None
-        shapes = shapes_of(spec, keep.heads, keep.channels)
-        return time_of(f"trial {point.trial}", shapes, point.precision)
-
-    first = time_of("the dense model", None, summary.dense.precision)
-    found = {p.trial: p for p in (*summary.points, *summary.baselines)}
-    times = {trial: time_of_point(point) for trial, point in sorted(found.items())}
-    last = None if first is None else time_of("the dense model", None, summary.dense.precision)
-    for reason, names in untold.items():
-        on_warning(f"not measured: {', '.join(dict.fromkeys(names))} ({reason})")
-    if first is not None and last is not None and _apart(first, last) > STEADY:
+    found = measure_latencies(
+        config, spec, list(plans.values()), bounds.prompt, threads=threads, on_failure=warn
+    )
+    times = {t: _timing(one) for t, one in zip(plans, found, strict=True) if one is not None}
+    if not times:
+        return summary
+    apart = statistics.median(time.high / time.low - 1 for time in times.values())
+    if apart > STEADY:
         on_warning(
-            f"this machine was not at rest: a token of the dense model took "
-            f"{seconds_text(first.seconds)} at first and {seconds_text(last.seconds)} at last; "
-            f"'autoprune pick {summary.name} --device here' measures again"
+            f"this machine was not at rest: measured times moved by {apart:.0%}; 'autoprune pick "
+            f"{summary.name} --device here' measures again"
         )
 
     def with_time(points: tuple[FrontPoint, ...]) -> tuple[FrontPoint, ...]:
-        return tuple(p.model_copy(update={"measured": times[p.trial]}) for p in points)
+        return tuple(p.model_copy(update={"measured": times.get(p.trial)}) for p in points)
 
-    running = summary.running
-    if running is not None and (first or any(times.values())):
-        running = running.model_copy(update={"machine": titled(machine, threads)})
+    where = {"machine": titled(machine, threads)}
     return summary.model_copy(
         update={
-            "dense": summary.dense.model_copy(update={"measured": _both(first, last)}),
+            "dense": summary.dense.model_copy(update={"measured": times.get(None)}),
             "points": with_time(summary.points),
             "baselines": with_time(summary.baselines),
-            "running": running,
+            "running": summary.running and summary.running.model_copy(update=where),
         }
     )
 
 
-def _apart(one: Timing, other: Timing) -> float:
-    """Return by what share the slower of two times is above the faster."""
-    fast, slow = sorted((one.seconds, other.seconds))
-    return slow / fast - 1
-
-
-def _both(one: Timing | None, other: Timing | None) -> Timing | None:
-    """Return what two times of the same model say together."""
-    if one is None or other is None:
-        return one
-    return Timing(
-        seconds=(one.seconds + other.seconds) / 2,
-        low=min(one.low, other.low),
-        high=max(one.high, other.high),
-    )
+def _timing(found: Latency) -> Timing:
+    low, high = found.low or found.seconds, found.high or found.seconds
+    return Timing(seconds=found.seconds, low=low, high=high)

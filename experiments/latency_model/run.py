@@ -19,7 +19,8 @@ from transformers import LlamaConfig
 from autoprune.cost.deployment import deployment_of
 from autoprune.cost.latency import Roofline
 from autoprune.cost.memory import memory_of
-from autoprune.cost.timing import copy_bandwidth, measure_latency, profile, reading_bandwidth
+from autoprune.cost.profile import copy_bandwidth, profile, reading_bandwidth
+from autoprune.cost.timing import measure_latency
 from autoprune.models.shape import BackboneSpec, LayerShape, spec_of
 
 HERE = Path(__file__).parent
@@ -106,7 +107,7 @@ def row_of(case: Case, machine: Any, copied: float, dtype: str) -> dict[str, Any
     device = torch.device("cpu")
     for turn in range(4):  # again where the machine changed meanwhile
         before = reading_bandwidth(device)
-        found = measure_latency(config, spec, shapes, prompt, dtype, device="cpu", repeats=15)
+        found = measure_latency(config, spec, shapes, prompt, dtype, device="cpu")
         after = reading_bandwidth(device)
         row |= {"measured": found.seconds, "low": found.low, "high": found.high}
         row |= {"yardstick": statistics.mean((before, after)), "tries": turn + 1}

@@ -10,6 +10,7 @@ import torch
 from support.families import CASES
 
 from autoprune.cli import main as cli
+from autoprune.cost import profile as rates
 from autoprune.cost import timing
 from autoprune.cost.deployment import deployment_of
 from autoprune.cost.devices import find_device
@@ -48,7 +49,7 @@ def test_steps_of_any_backbone_with_uneven_layers(text: str) -> None:
 
 
 def test_a_profile_is_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(timing, "BEYOND", 2**22)
+    monkeypatch.setattr(rates, "BEYOND", 2**22)
     out = tmp_path / "box.json"
     asked = ["profile", "--name", "box", "-o", str(out), "--home", str(tmp_path / "home"), "--json"]
     assert cli.run(asked) == 0

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from support.confirmed import IMAGES, finished_search
 
+from autoprune.cost.latency import COST_MODELS
+from autoprune.cost.machine import Machine, this_machine
 from autoprune.deploy.pick.choose import Choice, Entry, choose
 from autoprune.deploy.pick.limits import Limit, read_limits
 from autoprune.deploy.pick.pick import Picked, pick, pick_named, reason
@@ -296,7 +298,7 @@ def test_images_are_as_large_as_the_search_had_them(tmp_path: Path) -> None:
     assert found.prompt.said == "64 tokens of text and 1 image of 77 tokens (as then)"
 
 
-def test_time_here_is_measured(tmp_path: Path) -> None:
+def test_time_here_is_measured_and_its_memory_is_a_limit(tmp_path: Path) -> None:
     found = pick([cut(tmp_path)], read_limits(max_latency="10s"), device="here", context=40)
     latency = found.of(chosen(found)).latency
     assert latency is not None
@@ -304,6 +306,54 @@ def test_time_here_is_measured(tmp_path: Path) -> None:
     assert latency.low is not None
     assert 0 < latency.low <= latency.seconds < 10
     assert found.cost == "latency"
+    memory = next(limit for limit in found.limits if limit.figure == "memory")
+    assert (memory.said, memory.bound) == ("memory of here", float(this_machine().memory))
+
+
+def test_what_does_not_fit_this_machine_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cut(tmp_path)
+    sized = sorted(c.entry.figures["memory"] for c in pick([one], context=40).candidates)
+    monkeypatch.setattr(Machine, "memory", property(lambda self: int(sized[0])))
+    found = pick([one], device="here", context=40)
+    timed = {c.name for c in found.candidates if c.latency is not None}
+    assert timed == {chosen(found)}
+    assert found.to_dict()["lost"][0]["why"] == "limit"
+    assert "misses memory of here by" in reason(found, found.choice.lost[0])
+
+
+def slow(*asked: Any) -> float:
+    return 2.0
+
+
+def test_what_the_search_used_models_the_time_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COST_MODELS.own, "slow", slow)
+    one = cut(tmp_path)
+    usual = pick([one], device="l4", context=40)
+    other = pick([one], device="l4", context=40, cost_model="slow")
+    for found, least, most in ((usual, 0.0, 1.0), (other, 2.0, 2.0)):
+        for candidate in found.candidates:
+            assert candidate.latency is not None
+            assert candidate.latency.kind == "modelled"
+            assert least <= candidate.latency.seconds <= most
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"device": "l4", "cost_model": "rooflin"}, "unknown cost model 'rooflin' .*'roofline'"),
+        ({"cost_model": "roofline"}, "--cost-model roofline says the time .* name one by --device"),
+        ({"device": "here", "cost_model": "roofline"}, "leave one of them out"),
+    ],
+)
+def test_a_cost_model_that_says_nothing_is_refused(
+    asked: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AutoPruneError, match=said):
+        pick([cut(tmp_path)], **asked)
 
 
 def test_costs_need_the_plan_and_the_dense_model(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from autoprune.errors import AutoPruneError, did_you_mean
 
 if TYPE_CHECKING:
     from autoprune.cost.deployment import Deployment
-    from autoprune.cost.devices import Device
     from autoprune.cost.latency import Latency
     from autoprune.cost.memory import Memory
+    from autoprune.deploy.pick.target import Target
     from autoprune.evaluation.floors import Floor
     from autoprune.evaluation.scores import TaskScores
     from autoprune.evaluation.seeds import SeedPrior
@@ -187,41 +187,27 @@ def with_floors(pool: Pool, floors: Sequence[Floor]) -> tuple[Pool, tuple[Limit,
     return replace(pool, candidates=candidates), limits
 
 
-def with_costs(
-    pool: Pool,
-    dense: Inspected,
-    prompt: Deployment,
-    device: Device | None,
-    *,
-    here: bool = False,
-    cost_model: str = "roofline",
-) -> Pool:
+def with_costs(pool: Pool, dense: Inspected, prompt: Deployment, target: Target | None) -> Pool:
     """Return the points with their memory, and with their latency where a device is named.
 
     Args:
         pool: the points.
         dense: the dense model, inspected.
         prompt: that both are said for.
-        device: that latency is modelled for.
-        here: measure it on this machine instead.
-        cost_model: that says it otherwise.
+        target: the device.
     """
     from dataclasses import replace
 
-    from autoprune.cost.latency import modelled_latency
     from autoprune.cost.memory import memory_of
-    from autoprune.deploy.pick.measure import measure
 
-    made = []
-    for candidate in pool.candidates:
-        plan, precision = plan_of(candidate, dense), candidate.point.precision
-        latency = None
-        if here:
-            latency = measure(dense.config, plan, precision, prompt)
-        elif device is not None:
-            latency = modelled_latency(dense.spec, plan, precision, prompt, device, cost_model)
-        memory = memory_of(dense.spec, plan, precision, prompt)
-        made.append(replace(candidate, memory=memory, latency=latency))
+    plans = [(plan_of(c, dense), c.point.precision) for c in pool.candidates]
+    times: Sequence[Latency | None] = [None for _ in plans]
+    if target is not None:
+        times = target.latencies(plans)
+    made = (
+        replace(candidate, memory=memory_of(dense.spec, *plan, prompt), latency=latency)
+        for candidate, plan, latency in zip(pool.candidates, plans, times, strict=True)
+    )
     return replace(pool, candidates=tuple(made))
 
 

@@ -38,7 +38,13 @@ class Limit:
         return f"{self.option} {self.text}".strip()
 
     def missed(self, figures: Mapping[str, float]) -> float:
-        """Return by how much a point misses it, as a share of the bound; 0 where it fits."""
+        """Return by how much a point misses it, as a share of the bound; 0 where it fits.
+
+        A figure that a point lacks misses nothing: of a model that does not fit a machine no time
+        is known, and its memory is a constraint of its own.
+        """
+        if self.figure not in figures:
+            return 0.0
         over = figures[self.figure] - self.bound
         return max(0.0, (over if self.most else -over) / self.bound)
 

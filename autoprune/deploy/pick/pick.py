@@ -17,12 +17,11 @@ from autoprune.deploy.pick.candidates import (
 )
 from autoprune.deploy.pick.choose import Choice, Entry, Lost, choose
 from autoprune.deploy.pick.limits import Limit, read_limits
-from autoprune.deploy.pick.measure import HERE
+from autoprune.deploy.pick.target import check_cost_model, target_of
 from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
     from autoprune.cost.deployment import Deployment
-    from autoprune.cost.devices import Device
     from autoprune.models.loading import Inspected
     from autoprune.search.compare import Finished
 
@@ -139,6 +138,7 @@ def pick_named(
     max_params: str | None = None,
     max_memory: str | None = None,
     context: int | None = None,
+    cost_model: str | None = None,
     floors: Sequence[str] = (),
 ) -> Picked:
     """Choose the best point of finished searches, named as a user names them.
@@ -149,7 +149,7 @@ def pick_named(
         device: see :func:`pick`.
         min_retention, max_latency, max_params, max_memory: constraints, as ``read_limits`` reads
             them.
-        context: see :func:`pick`.
+        context, cost_model: see :func:`pick`.
         floors: see :func:`pick`.
 
     Raises:
@@ -178,6 +178,7 @@ def pick_named(
         floors=floors,
         device=device,
         context=context,
+        cost_model=cost_model,
         home=home,
     )
 
@@ -189,6 +190,7 @@ def pick(
     floors: Sequence[str] = (),
     device: str | None = None,
     context: int | None = None,
+    cost_model: str | None = None,
     home: Path | None = None,
 ) -> Picked:
     """Choose the best point of finished searches under constraints.
@@ -204,6 +206,7 @@ def pick(
             its memory. None: where latency is bounded, the first search's own.
         context: text tokens of the prompt that memory and latency are said for; None: the first
             search's own.
+        cost_model: that says latency on a device; None: the first search's own.
         home: that measured devices are kept in.
 
     Raises:
@@ -223,6 +226,7 @@ def pick(
             "--max-latency holds for a device: name one by --device ('autoprune devices' lists "
             "them, --device here measures this machine)"
         )
+    check_cost_model(cost_model, device)
     prompt = None
     if device is not None or "memory" in wanted or context is not None:
         from autoprune.cost.deployment import deployment_of
@@ -236,22 +240,17 @@ def pick(
             # Counted for the search's own images, or by an earlier version.
             prompt = deployment_of(dense.config, tokens, images, planned.image_tokens)
             prompt = replace(prompt, image=planned.image)
-        known = None if device is None or device == HERE else _device(device, home)
-        pool = with_costs(pool, dense, prompt, known, here=device == HERE)
-        if known is not None:
-            every.append(Limit(f"memory of {known.name}", "", "memory", float(known.memory)))
+        model = settings.cost_model if cost_model is None else cost_model
+        target = None if device is None else target_of(device, dense, prompt, home, model)
+        pool = with_costs(pool, dense, prompt, target)
+        if target is not None:
+            every.append(Limit(f"memory of {target.name}", "", "memory", float(target.memory)))
     cost = next((f for f in ("latency", "memory") if f in wanted), pool.objective)
     choice = choose([c.entry for c in pool.candidates], every, cost, pool.differ())
     found = Picked(choice, pool.candidates, tuple(every), cost, pool.objective, device, prompt)
     if choice.winner is None:
         raise AutoPruneError(nothing_fits(found))
     return found
-
-
-def _device(name: str, home: Path | None) -> Device:
-    from autoprune.cost.devices import find_device
-
-    return find_device(name, home)
 
 
 def _dense(searches: Sequence[Finished]) -> Inspected:
