@@ -132,6 +132,14 @@ def test_limits_are_read(typed: dict[str, Any], bounds: list[float]) -> None:
     assert [limit.bound for limit in read_limits(**typed)] == pytest.approx(bounds)
 
 
+def test_a_bound_that_is_just_met_is_met() -> None:
+    kept = (0.86 - 0.5) / (0.9 - 0.5)
+    assert kept < 0.9
+    limit = Limit("--floor", "pope=0.9", "kept", 0.9, most=False)
+    assert limit.missed({"kept": kept}) == 0.0
+    assert limit.missed({"kept": 0.81}) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
@@ -180,6 +188,24 @@ def test_a_search_is_picked_from(tmp_path: Path) -> None:
     assert plain["winner"]["params"] == 900_000
     assert plain["runner_up"]["name"] == by_size[0.46]
     assert plain["constraints"] == ["--max-params 940K"]
+
+
+def test_the_confirmed_score_decides_not_the_searchs(tmp_path: Path) -> None:
+    one = searched(tmp_path, "one", FOUND)
+    told = pick([one])
+    for record in one.records.values():  # the worst looked best while it was searched
+        lucky = record.model_copy(update={"retention": 1.0 - (record.fraction or 0)})
+        one.store.write_record(lucky)
+    summary = one.store.summary()
+    assert summary is not None
+    again = pick([read_finished(one.store, summary)])
+    assert chosen(again) == chosen(told)
+    points = {p.trial: p for p in (*summary.points, *summary.baselines)}
+    for candidate in again.candidates:
+        point = points[candidate.point.trial]
+        assert candidate.entry.figures["retention"] == pytest.approx(point.retention.mean)
+        assert candidate.point.retention.low == pytest.approx(point.retention.low)
+        assert candidate.point.retention.high == pytest.approx(point.retention.high)
 
 
 def test_a_baseline_is_a_point_like_any_other(tmp_path: Path) -> None:

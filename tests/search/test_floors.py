@@ -25,7 +25,7 @@ from autoprune.evaluation.scores import TaskScore, TaskScores
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.search.fidelity.halving import order
 from autoprune.search.fidelity.rungs import arrival_of
-from autoprune.search.fronts.confirm import members
+from autoprune.search.fronts.confirm import Confirmed, front_points, members
 from autoprune.search.study import FLOORS
 from autoprune.tracking.records.trial import TrialRecord
 
@@ -61,6 +61,67 @@ def test_a_floor_is_a_share_above_chance() -> None:
         "reading": ("digits_read",),
         "reasoning": ("digits_sum", "digits_order"),
     }
+
+
+@pytest.mark.parametrize(
+    ("least", "short"), [(0.88, {}), (0.9, {}), (0.92, {"digits_sum": pytest.approx(0.02)})]
+)
+def test_a_floor_is_missed_by_what_lacks(least: float, short: dict[str, float]) -> None:
+    dense, small = scored(digits_sum=0.65), scored(digits_sum=0.61)
+    kept = kept_of(["digits_sum"], small, dense)
+    assert kept is not None
+    assert kept < 0.9  # by rounding alone: it is 0.36 of 0.4
+    assert missed([Floor("digits_sum", ("digits_sum",), least)], small, dense) == short
+
+
+IMAGES = np.array([f"i{number}" for number in range(200)])
+
+
+def right(read: float, total: float, seed: int = 0) -> TaskScores:
+    """Answers of which such shares are right, on images that are drawn."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for name, share in (("digits_read", read), ("digits_sum", total)):
+        values = np.zeros(len(IMAGES))
+        values[rng.permutation(len(IMAGES))[: round(share * len(IMAGES))]] = 1.0
+        found.append(TaskScore(name, "exact_match", 0.0, share, IMAGES, IMAGES, values))
+    return TaskScores(tuple(found))
+
+
+def confirmed(trial: int, size: float, read: float, total: float) -> Confirmed:
+    record = TrialRecord(
+        trial=trial,
+        state="complete",
+        fidelity=1.0,
+        params=int(1000 * size),
+        fraction=size,
+        retention=0.5,
+    )
+    return Confirmed(record, tuple(right(read, total, 7 * trial + s) for s in range(2)))
+
+
+def test_a_point_below_a_floor_takes_no_others_place() -> None:
+    # The smallest keeps the most in all, and too little of what is read.
+    points = front_points(
+        [confirmed(0, 0.3, 0.6, 1.0), confirmed(1, 0.4, 0.9, 0.3), confirmed(2, 0.5, 0.7, 0.5)],
+        right(1.0, 1.0),
+        floors=[Floor("digits_read", ("digits_read",), 0.85)],
+    )
+    below, held, other = points
+    assert [point.trial for point in points] == [0, 1, 2]
+    assert below.missed == {"digits_read": pytest.approx(0.25)}
+    assert other.missed == {"digits_read": pytest.approx(0.15)}
+    assert held.missed == {}
+    assert held.retention.mean < below.retention.mean
+    assert (held.dominated, held.behind, held.tied_with, held.tied_smaller) == (
+        False,
+        False,
+        (),
+        (),
+    )
+    assert other.tied_with == (1,)  # the data do not tell it from the one that meets the floor
+    free = front_points([confirmed(0, 0.3, 0.6, 1.0), confirmed(1, 0.4, 0.9, 0.3)], right(1.0, 1.0))
+    assert [point.dominated for point in free] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from autoprune.cost.budget import BYTES, SCALES
 from autoprune.errors import AutoPruneError
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_ROUNDING = 1e-9  # of shares, which are quotients
 _FORM = re.compile(r"([\d.,]+)\s*([A-Za-z]*)")
 
 
@@ -46,7 +47,8 @@ class Limit:
         if self.figure not in figures:
             return 0.0
         over = figures[self.figure] - self.bound
-        return max(0.0, (over if self.most else -over) / self.bound)
+        share = (over if self.most else -over) / self.bound
+        return share if share > _ROUNDING else 0.0
 
 
 def read_share(option: str, value: float) -> float:

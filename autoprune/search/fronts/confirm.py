@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoprune.evaluation.floors import Floor, capability_scores, kept_of
+from autoprune.evaluation.floors import Floor, capability_scores, missed_by_mean
 from autoprune.evaluation.retention import Difference, bootstrap, paired_difference, retention
 from autoprune.evaluation.scores import TaskScores
 from autoprune.evaluation.seeds import SeedPrior, seed_prior
@@ -140,7 +140,7 @@ def front_points(
         differences = compare(confirmed, dense)
     prior = scatter(confirmed, dense)
     points = []
-    short = {one.record.trial: _missed(one, dense, floors) for one in confirmed}
+    short = {one.record.trial: missed_by_mean(floors, one.scores, dense) for one in confirmed}
     for one in confirmed:
         trial, size = one.record.trial, size_in(one.record, objective)
         others = [other.record for other in confirmed if other.record.trial != trial]
@@ -212,17 +212,6 @@ def meeting(confirmed: Sequence[Confirmed], points: Sequence[FrontPoint]) -> lis
     """Return the configurations whose points meet the floors."""
     held = {point.trial for point in points if not point.missed}
     return [one for one in confirmed if one.record.trial in held]
-
-
-def _missed(one: Confirmed, dense: TaskScores, floors: Sequence[Floor]) -> dict[str, float]:
-    """Return by how much the mean over seeds is below each floor that it does not meet."""
-    short = {}
-    for floor in floors:
-        kept = [kept_of(floor.tasks, scores, dense) for scores in one.scores]
-        known = [value for value in kept if value is not None]
-        if known and _mean(known) < floor.least:
-            short[floor.name] = floor.least - _mean(known)
-    return short
 
 
 class Shrinkage(NamedTuple):

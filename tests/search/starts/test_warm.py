@@ -103,6 +103,9 @@ def test_what_was_taken_over_outlives_where_it_came_from(tmp_path: Path) -> None
         ("deployable", "stock", r"another --deployable \(stock, not any\)"),
         ("search_samples", 100, r"another --search-samples \(100, not 384\)"),
         ("multiple", 64, r"another --multiple \(64, not 8\)"),
+        ("floors", ["digits_read=0.9"], "another --floor"),
+        ("data", "of another hash", "another --data"),
+        ("device", ["rtx-4060", "6GiB-memory"], "another --device"),
     ],
 )
 def test_another_question_is_refused(tmp_path: Path, fact: str, value: Any, said: str) -> None:
