@@ -137,6 +137,8 @@ def describe_trial(record: TrialRecord) -> str:
         parts.append(f"{record.axis}, {record.recovery}")
     if record.data_fraction is not None:
         parts.append(f"{record.data_fraction:.0%} data")
+    if record.cut_further:
+        parts.append(record.cut_further)
     if record.reason:
         parts.append(record.reason)
     return " · ".join(parts)

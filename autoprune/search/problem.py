@@ -84,7 +84,7 @@ def _of_data(settings: SearchSettings) -> dict[str, Any]:
 def narrow_for(settings: SearchSettings, space: Space, dense: Inspected) -> Narrowed:
     """Return the space that is worth sampling on a model that was inspected."""
     vision = wrapper_of(dense.config).projector is not None
-    found = narrow(space, settings, dense.spec, working_precision(dense), vision)
+    found = narrow(space, settings, dense.spec, working_precision(dense), vision, dense.config)
     notes = (*found.notes, *metric_notes(tasks_of(settings)))
     return replace(found, notes=notes)
 

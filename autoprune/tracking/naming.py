@@ -54,6 +54,7 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
         "rung/fidelity": record.fidelity,
         "rung/proxy_kl": record.proxy_kl,
         "size/backbone_removed": record.backbone_removed,
+        "size/asked_removed": record.asked_removed,
         "size/bytes": record.bytes,
         "size/bytes_fraction": record.bytes_fraction,
         "size/memory": record.memory,

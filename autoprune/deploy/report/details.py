@@ -114,6 +114,8 @@ def _facts(
         facts["Measured latency"] = timing_text(point.measured)
     if item.backbone_removed is not None:
         facts["Backbone removed"] = f"{item.backbone_removed:.1%}"
+        if record is not None and record.asked_removed is not None:
+            facts["Backbone removed"] += f" ({record.asked_removed:.1%} was asked for)"
     if item.precision:
         facts["Precision"] = item.precision
     if item.axis:

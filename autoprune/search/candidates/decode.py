@@ -89,6 +89,26 @@ def decode(knobs: Mapping[str, Value], context: DecodeContext) -> Candidate:
     return Candidate(plan, _recipe(knobs, context, removed), _precision(knobs, context))
 
 
+def asked_removed(
+    knobs: Mapping[str, Value], context: DecodeContext, plan: PruningPlan
+) -> float | None:
+    """Return the share of the backbone that knobs ask to remove, where bounds had more removed.
+
+    Args:
+        knobs: complete.
+        context: of the search.
+        plan: that they were decoded to.
+
+    Returns:
+        None where the knobs say no such share, or the plan has the size that they say.
+    """
+    if "backbone_removed" not in knobs or context.bounds is None or not context.bounds.limits:
+        return None
+    free = _plan(knobs, context, _target(knobs, context, _precision(knobs, context)))
+    held = context.spec.params_of(free.shapes) > context.spec.params_of(plan.shapes)
+    return float(knobs["backbone_removed"]) if held else None
+
+
 def unit_scores(knobs: Mapping[str, Value], context: DecodeContext) -> UnitScores:
     """Return the scores that choose a candidate's units within a layer."""
     found = scores(context.importance, str(knobs["criterion"]), float(knobs["text_weight"]))

@@ -16,7 +16,11 @@ from autoprune.search.candidates.sizing import FINE, SCALE, ByteSizing, largest
 
 
 def even_plan(
-    spec: BackboneSpec, params: int, multiple: int = 1, stock: bool = False
+    spec: BackboneSpec,
+    params: int,
+    multiple: int = 1,
+    stock: bool = False,
+    axis: str = "hybrid",
 ) -> PruningPlan:
     """Return the plan of at most ``params`` that needs no importance: all units are alike.
 
@@ -29,7 +33,7 @@ def even_plan(
         attention=np.ones(len(spec.layers)),
         mlp=np.ones(len(spec.layers)),
     )
-    allocation = Allocation(stock=stock)
+    allocation = Allocation(axis=axis, stock=stock)
     low = reachable(spec, allocation, multiple)[0]
     return allocate(spec, scores, allocation, max(low, params), multiple)
 

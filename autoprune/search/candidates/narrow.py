@@ -16,7 +16,8 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec
 from autoprune.pruning.allocation import reachable
 from autoprune.pruning.knobs import Allocation
-from autoprune.search.candidates.sizes import channel_multiple, read_sizes
+from autoprune.search.candidates.even import even_plan
+from autoprune.search.candidates.sizes import Sizes, channel_multiple, read_sizes
 from autoprune.search.knobs.grid import SWITCHES, idle
 from autoprune.search.knobs.space import Choice, Range, Space, with_knobs
 from autoprune.search.knobs.table import KNOBS, RATIOS, Value
@@ -138,7 +139,8 @@ def _sizes_within(
         if low >= high:
             raise AutoPruneError(_no_size(space, said))
         clipped = domain.model_copy(update={"low": low, "high": high})
-        return with_knobs(space, {"backbone_removed": clipped}), []
+        found = with_knobs(space, {"backbone_removed": clipped})
+        return found, _gives_way(found, sizes, settings, spec, precision)
     inside = tuple(
         value
         for value in domain.choices
@@ -148,7 +150,44 @@ def _sizes_within(
         raise AutoPruneError(_no_size(space, said))
     left = [f"{float(value):.0%}" for value in domain.choices if value not in inside]
     notes = [f"left out: {', '.join(left)} of the backbone removed ({said})"] if left else []
-    return with_knobs(space, {"backbone_removed": Choice(choices=inside)}), notes
+    found = with_knobs(space, {"backbone_removed": Choice(choices=inside)})
+    return found, notes + _gives_way(found, sizes, settings, spec, precision)
+
+
+def _gives_way(
+    space: Space, sizes: Sizes, settings: SearchSettings, spec: BackboneSpec, precision: str
+) -> list[str]:
+    """Return a line where bounds of other units may take more than the shares of a space say.
+
+    Of how much each trial has to give way importance decides; evenly cut models show where.
+    """
+    bounds = sizes.bounds
+    if bounds is None or not any(bounds.broken(None, precision)):
+        return []
+    multiple, stock = channel_multiple(settings, spec), settings.deployable == "stock"
+    axes = space.knobs["axis"].values() if "axis" in space.knobs else (KNOBS["axis"].default,)
+    over = [
+        f"{float(share):.0%} by {axis}"
+        for share in space.knobs["backbone_removed"].values()
+        for axis in axes
+        if bounds.load(
+            even_plan(
+                spec,
+                spec.total_params - round(float(share) * spec.backbone_params),
+                multiple,
+                stock,
+                str(axis),
+            ),
+            precision,
+        )
+        > 1
+    ]
+    named = " and ".join(dict.fromkeys(bound.text for bound, _ in bounds.broken(None, precision)))
+    such = f", as evenly cut models do at {', '.join(over)}" if over else ""
+    return [
+        f"cut further: what breaks {named} at the size that its knobs ask for{such}; a trial that "
+        "was says so"
+    ]
 
 
 def _no_size(space: Space, said: str) -> str:

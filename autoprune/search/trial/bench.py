@@ -25,7 +25,7 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.resources import Resources
 from autoprune.search.candidates.bounds import Bounds
 from autoprune.search.candidates.costs import shares_of
-from autoprune.search.candidates.decode import DecodeContext, decode, unit_scores
+from autoprune.search.candidates.decode import DecodeContext, asked_removed, decode, unit_scores
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.candidates.rescoring import RESCORE, Rescored, rescored
 from autoprune.search.knobs.grid import OF_RECOVERY
@@ -115,7 +115,11 @@ class TrialBench:
         spent = {RESCORE: (again.seconds if self._last is not before else 0.0, again.flops)}
         if job.refinement is None:
             run = self.bench.start(self.candidate(job.knobs, job.seed))
-            return PipelineRun(run, axis, share, None, spent, floors, self.work.context.bounds)
+            asked = asked_removed(
+                self.work.space.complete(job.knobs), again.context, run.candidate.plan
+            )
+            bounds = self.work.context.bounds
+            return PipelineRun(run, axis, share, None, spent, floors, bounds, asked)
         layout = job.refinement.layout
         if layout is None:
             started = time.perf_counter()
@@ -157,9 +161,9 @@ class PipelineRun:
         rung_share: share of the images that rungs below the last are scored on.
         layout: of a refined candidate; None where the knobs say it.
         spent: seconds and FLOPs that finding the plan took, by stage; they count in the first rung.
-        bounds: prompt and device that memory and latency are said for.
         floors: what of the dense model's ability has to stay.
         bounds: prompt and device that memory and latency are said for.
+        asked_removed: see :func:`asked_removed`.
     """
 
     def __init__(
@@ -171,9 +175,11 @@ class PipelineRun:
         spent: Mapping[str, tuple[float, float]] | None = None,
         floors: tuple[Floor, ...] = (),
         bounds: Bounds | None = None,
+        asked_removed: float | None = None,
     ) -> None:
         self.run = run
         self.bounds = bounds
+        self.asked_removed = asked_removed
         self.axis = axis
         self.rung_share = rung_share
         self.layout = layout
@@ -183,6 +189,8 @@ class PipelineRun:
     def describe(self) -> Mapping[str, Any]:
         """Return the record's fields that are known before any rung."""
         known = describe(self.run.candidate, self.run.assets.spec, self.axis, self.bounds)
+        if self.asked_removed is not None:
+            known["asked_removed"] = self.asked_removed
         return known if self.layout is None else {**known, "layout": self.layout.to_dict()}
 
     def rung(self, share: float, evaluate: bool = True) -> RungResult:

@@ -91,6 +91,7 @@ class TrialRecord(Record):
     params: int | None = None
     fraction: Figure = None  # share of the whole model's parameters kept
     backbone_removed: Figure = None  # share of the backbone's parameters removed
+    asked_removed: Figure = None  # the share that its knobs ask for, where a bound took more
     precision: str = ""  # of the weights at full fidelity: float32, bfloat16, int8, int4…
     bytes: int | None = None  # of the stored weights, in that precision
     bytes_fraction: Figure = None  # share of the dense model's in the precision it is worked with
@@ -121,6 +122,17 @@ class TrialRecord(Record):
     def violation(self) -> float:
         """By how much it is below the floors, summed; 0 where it meets them all."""
         return sum(self.missed.values())
+
+    @property
+    def cut_further(self) -> str:
+        """That a bound had more cut than was asked for, in words; empty where none had."""
+        if self.asked_removed is None:
+            return ""
+        took = "" if self.backbone_removed is None else f", {self.backbone_removed:.1%},"
+        return (
+            f"more of the backbone removed{took} than the {self.asked_removed:.1%} asked for, "
+            "to keep to the budget"
+        )
 
     @property
     def given(self) -> dict[str, bool | int | float | str]:

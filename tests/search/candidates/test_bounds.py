@@ -14,17 +14,21 @@ from support.families import CASES as FAMILIES
 from support.shapes import shape_config
 from support.user_data import llava
 
+from autoprune.cli.live import describe_trial
 from autoprune.cost.devices import Device
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec, spec_of
+from autoprune.pipeline.prepare import inspect
 from autoprune.pruning.layout import layout_of
 from autoprune.search.candidates.costs import said_of
-from autoprune.search.candidates.decode import DecodeContext, decode
+from autoprune.search.candidates.decode import DecodeContext, asked_removed, decode
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.candidates.sizes import read_sizes
 from autoprune.search.knobs.space import list_spaces, load_space, with_precisions
+from autoprune.search.problem import narrow_for
 from autoprune.search.settings import make_settings
 from autoprune.testing.toy import toy_importance
+from autoprune.tracking.records.trial import TrialRecord
 from autoprune.zoo import build_config
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -178,3 +182,51 @@ def test_a_users_images_say_how_large_images_are(tmp_path: Path) -> None:
         kept = said_of(bounds)
         assert kept is not None
         assert kept.said == bounds.prompt.said
+
+
+# budgets, a share and an axis of the study's grid; whether a bound has more removed than that
+CELLS: list[tuple[tuple[str, ...], float, str, bool]] = [
+    (("80%", "8MiB-memory"), 0.6, "depth", True),
+    (("80%", "8MiB-memory"), 0.6, "width", False),
+    # Of ten equal layers none makes 45 %: that is no bound's doing.
+    (("80%", "14MiB-memory"), 0.45, "depth", False),
+    (("80%",), 0.6, "depth", False),
+]
+
+
+@pytest.mark.parametrize(("budgets", "share", "axis", "further"), CELLS)
+def test_a_cell_of_a_grid_that_is_cut_further_is_told(
+    budgets: tuple[str, ...], share: float, axis: str, further: bool
+) -> None:
+    context = context_of(*budgets)
+    knobs = load_space("paper").complete({"backbone_removed": share, "axis": axis})
+    plan = decode(knobs, context).plan
+    removed = 1 - (context.spec.params_of(plan.shapes) - context.spec.outside_params) / (
+        context.spec.backbone_params
+    )
+    asked = asked_removed(knobs, context, plan)
+    assert asked == (share if further else None)
+    if further:
+        assert removed > share + 0.05
+        record = TrialRecord(
+            trial=0, state="running", backbone_removed=removed, asked_removed=asked
+        )
+        assert "70.0%, than the 60.0% asked for" in describe_trial(record)
+    # The sizes that are drawn between bounds are no share that anybody asked for.
+    drawn = load_space("hybrid").complete({"size": 1.0})
+    assert asked_removed(drawn, context, decode(drawn, context).plan) is None
+
+
+def test_a_walk_says_before_it_starts_which_sizes_give_way() -> None:
+    """By the model's own configuration: cells above a bound are left out, not tried in vain."""
+    budgets = ("80%", "8MiB-memory")
+    values = {"space": "paper", "sampler": "grid", "device": "l4", "budgets": budgets}
+    settings, space = make_settings(values), load_space("paper")
+    found = narrow_for(settings, space, inspect("embedded"))
+    assert found.space.knobs["backbone_removed"].values() == (0.6,)
+    left, further = found.notes[:2]
+    assert left.startswith("left out: 15%, 30%, 45% of the backbone removed")
+    assert further.startswith("cut further: what breaks 8MiB-memory at the size that its knobs")
+    assert "as evenly cut models do at 60% by depth; a trial" in further
+    alone = make_settings({**values, "budgets": ("80%",)})
+    assert not [n for n in narrow_for(alone, space, inspect("embedded")).notes if "further" in n]
