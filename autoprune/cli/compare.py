@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoprune.amounts import seconds_text
 from autoprune.cli.options import Home, Json, example, home_dir
 from autoprune.cli.result import WIDE
 from autoprune.errors import AutoPruneError
@@ -139,6 +140,9 @@ def sizes_table(found: Comparison) -> Table:
     table.add_column("search", overflow="fold")
     for name in ("trial", "model"):
         table.add_column(name, justify="right", no_wrap=True)
+    kind = found.sizes[0].held[0].latency_kind if found.sizes else ""
+    if kind:
+        table.add_column(kind, justify="right", no_wrap=True)
     table.add_column("retention 95 %", no_wrap=True)
     table.add_column(f"minus {first}", overflow="fold")
     for row in found.sizes:
@@ -149,6 +153,7 @@ def sizes_table(found: Comparison) -> Table:
                 one.name,
                 str(held.trial),
                 f"{held.share:.1%}",
+                *([] if not kind else ["" if not held.latency else seconds_text(held.latency)]),
                 f"{r.mean:.3f} {r.low:.3f}–{r.high:.3f}",
                 _gain(held.gain),
             )

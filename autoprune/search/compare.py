@@ -27,6 +27,7 @@ from autoprune.tracking.records.costs import share_in, size_in
 from autoprune.tracking.records.point import FrontPoint, Retention
 from autoprune.tracking.records.summary import SearchSummary
 from autoprune.tracking.records.trial import TrialRecord
+from autoprune.tracking.timings import same_place, seconds_of, shared_kind
 
 HERE = (FREE | {"storage"}) - {"trials", "max_hours"}
 """Settings of the machine and the place: they are not why one search is better than another."""
@@ -109,12 +110,15 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
     runs = {answers_of(one): one for search in searches for one in search.confirmed}
     prior = scatter(list(runs.values()), dense)
     points = [
-        front_points(
-            s.confirmed,
-            dense,
-            objective=objective,
-            groups=s.summary.groups,
-            floors=floors_of(s.summary.floors, s.summary.groups),
+        _as_timed(
+            s,
+            front_points(
+                s.confirmed,
+                dense,
+                objective=objective,
+                groups=s.summary.groups,
+                floors=floors_of(s.summary.floors, s.summary.groups),
+            ),
         )
         for s in searches
     ]
@@ -155,10 +159,18 @@ def check_comparable(a: Finished, b: Finished) -> None:
     """
     if (one := a.summary.counted) != (other := b.summary.counted):
         raise _refusal(a, b, "objectives", one, other)
-    prompts = [s.summary.running.said if s.summary.running else "none" for s in (a, b)]
-    if (a.summary.timed or a.summary.objective == "memory") and prompts[0] != prompts[1]:
-        raise _refusal(a, b, "prompts or devices", *prompts)
+    placed = a.summary.timed or a.summary.objective == "memory"
+    if placed and not same_place([a.summary, b.summary]):
+        raise _refusal(a, b, "prompts or devices", _place(a.summary), _place(b.summary))
     check_same_exam(a, b)
+
+
+def _place(summary: SearchSummary) -> str:
+    """Return what memory and latency are said for; this machine is another one elsewhere."""
+    running = summary.running
+    if running is None:
+        return "none"
+    return f"{running.said} ({running.machine})" if running.machine else running.said
 
 
 def check_same_exam(a: Finished, b: Finished) -> None:
@@ -219,6 +231,7 @@ def _at_sizes(
     def share(point: FrontPoint) -> float:
         return share_in(point, objective) or 0.0
 
+    kind = shared_kind([search.summary for search in searches])
     low = max(min(map(share, own)) for own in points)
     high = min(_budget_share(search.summary) for search in searches)
     rows = []
@@ -240,6 +253,8 @@ def _at_sizes(
                     share=share(point),
                     retention=_retention(scores[place][point.trial], dense, prior),
                     gain=gain,
+                    latency=seconds_of(point, kind),
+                    latency_kind=kind,
                 )
             )
         rows.append(AtSize(share=size, held=tuple(held)))
@@ -292,6 +307,12 @@ def _again(search: Finished, points: Sequence[FrontPoint]) -> SearchSummary:
     )
 
 
+def _as_timed(search: Finished, points: Sequence[FrontPoint]) -> tuple[FrontPoint, ...]:
+    """Return points with the times that the search measured, which no answers tell."""
+    times = {p.trial: p.measured for p in (*search.summary.points, *search.summary.baselines)}
+    return tuple(p.model_copy(update={"measured": times.get(p.trial)}) for p in points)
+
+
 def once(points: Sequence[FrontPoint], objective: str) -> tuple[FrontPoint, ...]:
     """Return baselines without those of the same name and size, smallest first."""
     found: dict[tuple[str | None, int], FrontPoint] = {}
@@ -325,9 +346,18 @@ def _notes(searches: Sequence[Finished]) -> tuple[str, ...]:
         for search in searches[1:]
         if search.dense.to_dict()["tasks"] != first.dense.to_dict()["tasks"]
     ]
-    if not other:
-        return ()
-    return (
-        f"the dense model answered otherwise in {', '.join(other)} (another machine or other "
-        f"libraries); all are measured against its answers in {first.store.name}",
-    )
+    notes = []
+    if other:
+        notes.append(
+            f"the dense model answered otherwise in {', '.join(other)} (another machine or other "
+            f"libraries); all are measured against its answers in {first.store.name}"
+        )
+    running = {search.store.name: search.summary.running for search in searches}
+    kind = shared_kind([search.summary for search in searches])
+    if kind and (one := first.summary.running) is not None:
+        where = f"{one.prompt} on {one.machine}" if kind == "measured" else one.said
+        notes.append(f"a token's time is {kind}, for {where}")
+    elif all(one is not None and one.device for one in running.values()):
+        said = "; ".join(f"in {s.store.name} {_place(s.summary)}" for s in searches)
+        notes.append(f"a token's time is left out, as it is said for other things: {said}")
+    return tuple(notes)

@@ -62,12 +62,16 @@ class Held(Record):
         retention: of the point, by the scatter of seeds in all searches that are compared, so that
             runs which several share have one interval; ``summary`` has the search's own.
         gain: its retention minus that of the first search's; None for the first.
+        latency: seconds a token, of the kind that all searches have.
+        latency_kind: measured or modelled.
     """
 
     trial: int
     share: FiniteFloat
     retention: Retention
     gain: Range | None = None
+    latency: Figure = None
+    latency_kind: str = ""
 
 
 class AtSize(Record):

@@ -170,7 +170,10 @@ def _running_text(summary: SearchSummary) -> str:
         parts.append(f"{seconds_text(dense.measured.seconds)} a token measured")
     elif dense.latency is not None:
         parts.append(f"{seconds_text(dense.latency)} a token")
-    said = summary.running.said if summary.running else ""
+    running, said = summary.running, ""
+    if running is not None:
+        measured = dense.measured is not None and running.machine
+        said = f"{running.prompt} on {running.machine}" if measured else running.said
     return f"the dense model {' and '.join(parts)}, at {said}"
 
 

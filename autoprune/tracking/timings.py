@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from autoprune.amounts import seconds_text
 from autoprune.tracking.records.point import FrontPoint
@@ -74,3 +75,33 @@ def _kept_or_not(summary: SearchSummary) -> list[str]:
         f"{'; '.join(said)}. The model said less: a search with --budget "
         f"{seconds_text(most / worst).replace('µ', 'u')}-latency would leave room for that"
     ]
+
+
+def shared_kind(summaries: Sequence[SearchSummary]) -> str:
+    """Return which time of a token searches say of all points, for one prompt on one device.
+
+    ``measured`` where all measured it, else ``modelled``; empty where neither is shared.
+    """
+    running = [summary.running for summary in summaries]
+    machines = {one.machine for one in running if one}
+    if not all(one and one.device for one in running) or not same_place(summaries):
+        return ""
+    points = [p for summary in summaries for p in (*summary.points, *summary.baselines)]
+    if "" not in machines and all(point.measured for point in points):
+        return "measured"
+    return "modelled" if all(point.latency is not None for point in points) else ""
+
+
+def same_place(summaries: Sequence[SearchSummary]) -> bool:
+    """Whether memory and latency are said for one prompt on one device.
+
+    This machine is another one elsewhere; where a search measured nothing, it is not known which.
+    """
+    running = [summary.running for summary in summaries]
+    machines = {one.machine for one in running if one} - {""}
+    return len({one and one.said for one in running}) == 1 and len(machines) < 2
+
+
+def seconds_of(point: FrontPoint, kind: str) -> float | None:
+    """Return a point's time of a token of a kind that :func:`shared_kind` tells."""
+    return {"measured": point.measured_latency, "modelled": point.latency}.get(kind)

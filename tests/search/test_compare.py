@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support.confirmed import WHOLE, finished_search
 
-from autoprune.cli.compare import searches_table
+from autoprune.cli.compare import searches_table, sizes_table
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation.retention import paired_difference
 from autoprune.search.compare import (
@@ -22,7 +24,9 @@ from autoprune.search.fronts.confirm import scatter
 from autoprune.search.records.store import SearchStore
 from autoprune.tracking.comparison import Comparison
 from autoprune.tracking.overlay import overlay_figure
+from autoprune.tracking.records.point import FrontPoint
 from autoprune.tracking.records.terms import Running
+from autoprune.tracking.records.timing import Timing
 from autoprune.tracking.terminal import bytes_text
 
 FOUND = {0.4: 0.6, 0.5: 0.75, 0.6: 0.9}
@@ -239,3 +243,69 @@ def test_what_an_earlier_version_left_is_too_little(tmp_path: Path) -> None:
 )
 def test_shared_sizes(low: float, high: float, sizes: list[float]) -> None:
     assert shared_sizes(low, high) == pytest.approx(sizes)
+
+
+TIMES = {0.4: 0.5, 0.42: 0.5, 0.5: 0.6, 0.55: 0.6, 0.6: 0.7}
+L4 = Running(context=64, images=0, image_tokens=0, device="l4", latency_kind="modelled")
+HERE = L4.model_copy(update={"device": "here", "machine": "one-processor"})
+ELSEWHERE = HERE.model_copy(update={"machine": "another-processor"})
+
+
+def timed(home: Path, name: str, running: Running | None, *, measured: bool = False) -> Finished:
+    """A search that knows the time of a token, and measured it to be twice what is modelled."""
+    times = TIMES if running is not None else None
+    found = read(finished_search(home, name, FOUND, BASE, times=times, running=running))
+    if not measured:
+        return found
+
+    def told(points: tuple[FrontPoint, ...]) -> tuple[FrontPoint, ...]:
+        took = [2 * (point.latency or 0.0) for point in points]
+        return tuple(
+            p.model_copy(update={"measured": Timing(seconds=t, low=t, high=t)})
+            for p, t in zip(points, took, strict=True)
+        )
+
+    summary = found.summary
+    changes = {"points": told(summary.points), "baselines": told(summary.baselines)}
+    return replace(found, summary=summary.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("places", "measured", "kind", "note"),
+    [
+        ((L4, L4), (False, False), "modelled", "modelled, for 64 tokens of text on l4, modelled"),
+        ((HERE, HERE), (True, True), "measured", "measured, for 64 tokens of text on one-proc"),
+        ((HERE, HERE), (True, False), "modelled", "is modelled"),
+        ((HERE, ELSEWHERE), (True, True), "", "left out, as it is said for other things: in one"),
+        ((HERE, L4), (True, False), "", "on l4, modelled"),
+        ((HERE, None), (True, False), "", ""),
+        ((None, None), (False, False), "", ""),
+    ],
+)
+def test_times_are_shown_where_all_say_them_alike(
+    places: tuple[Running | None, ...],
+    measured: tuple[bool, ...],
+    kind: str,
+    note: str,
+    tmp_path: Path,
+) -> None:
+    searches = [
+        timed(tmp_path, name, place, measured=own)
+        for name, place, own in zip(("one", "two"), places, measured, strict=True)
+    ]
+    found = compare_searches(searches)
+    factor = {"measured": 0.02, "modelled": 0.01}
+    for row in found.sizes:
+        for held in row.held:
+            assert held.latency_kind == kind
+            known = {size: share for size, share in TIMES.items() if abs(size - held.share) < 1e-3}
+            expected = None if not kind else factor[kind] * next(iter(known.values()))
+            assert held.latency == (None if expected is None else pytest.approx(expected))
+    assert [note in line for line in found.notes] == ([True] if note else [])
+    for one, own in zip(found.searches, measured, strict=True):
+        assert all((point.measured is not None) == own for point in one.summary.points)
+    table = Console(width=80)
+    with table.capture() as shown:
+        table.print(sizes_table(found))
+    assert [name in shown.get() for name in factor] == [name == kind for name in factor]
+    assert max(map(len, shown.get().splitlines())) <= 80

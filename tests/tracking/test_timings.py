@@ -45,6 +45,9 @@ def measured(*seconds: float, bound: float | None = None) -> SearchSummary:
             "points": points,
             "baselines": (),
             "running": running,
+            "dense": summary.dense.model_copy(
+                update={"latency": 0.02, "measured": Timing(seconds=0.03, low=0.02, high=0.04)}
+            ),
             "budget": summary.budget.model_copy(update={"latency": bound}),
         }
     )
@@ -103,7 +106,7 @@ def test_the_front_shows_what_was_measured(wide: bool, columns: int) -> None:
     text = " ".join(shown.get().split())
     assert "13ms" in text
     assert ("10ms" in text) == (columns == 2)
-    assert f"on {MACHINE}" in text
+    assert f"30ms a token measured, at 64 tokens of text on {MACHINE}" in text
     assert "over" in text
 
 

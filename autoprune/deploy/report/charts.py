@@ -222,7 +222,7 @@ def _chart(
         else Tick(at=1.0 if far else across(dense), text="dense model", note=size.text(dense)),
         dense_far=far,
         whole=up(1.0),
-        note=f"For {summary.running.said}." if size.key in RUN and summary.running else "",
+        note=_note(summary, size),
         below=sum(not mark.inside for mark in marks),
     )
 
@@ -270,6 +270,16 @@ def _mark(
         f"search's images{spent}, {STANDING[kind]}",
         inside=up(retention) >= 0,
     )
+
+
+def _note(summary: SearchSummary, size: Size) -> str:
+    """Return what memory or latency is said for."""
+    running = summary.running
+    if running is None or size.key not in RUN:
+        return ""
+    if size.key == "measured_latency":
+        return f"For {running.prompt} on {running.machine}."
+    return f"For {running.said}."
 
 
 def _stairs(

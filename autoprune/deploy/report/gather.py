@@ -201,6 +201,8 @@ def _budget(summary: SearchSummary | None, settings: SearchSettings) -> tuple[Fa
             )
     if summary.running is not None:
         rows.append(Fact(name="Memory and latency are for", value=summary.running.said))
+        if summary.running.machine:
+            rows.append(Fact(name="Latency was measured on", value=summary.running.machine))
     for name, least in summary.floors.items():
         rows.append(Fact(name=f"At least, {name}", value=f"{least:g} of the dense model's ability"))
     return tuple(rows)

@@ -56,11 +56,16 @@ class Running(Record):
     @property
     def said(self) -> str:
         """Both in words."""
+        return (
+            f"{self.prompt} on {self.device}, {self.latency_kind}" if self.device else self.prompt
+        )
+
+    @property
+    def prompt(self) -> str:
+        """The prompt in words."""
         images = "1 image" if self.images == 1 else f"{self.images} images"
         what = f"{self.context:,} tokens of text"
         if self.image_tokens:
             what += f" and {images} of {self.image_tokens:,} tokens"
             what += f" ({self.image})" if self.image else ""
-        if self.machine:
-            return f"{what} on {self.machine}"
-        return f"{what} on {self.device}, {self.latency_kind}" if self.device else what
+        return what
