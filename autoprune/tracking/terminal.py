@@ -220,7 +220,7 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
     if point.baseline:
         notes.append(point.baseline)
     if over_budget(summary, point):
-        notes.append("over budget as measured")
+        notes.append(f"over {seconds_text(summary.budget.latency or 0.0)}")
     if point.missed:
         notes.append(point.shortfall)
     elif point.dominated:

@@ -67,13 +67,18 @@ def _kept_or_not(summary: SearchSummary) -> list[str]:
         sure = "" if point.measured.low > most else ", an interval that reaches below it"
         modelled = "" if point.latency is None else f" (modelled {seconds_text(point.latency)})"
         said.append(f"trial {point.trial} takes {timing_text(point.measured)}{sure}{modelled}")
-    worst = max(
-        (p.measured.seconds / p.latency for p in over if p.measured and p.latency), default=1.0
-    )
+    asked = f"{seconds_text(most)} a token that was asked for"
+    line = f"Over the {asked}, as measured: {'; '.join(said)}. "
+    short = [
+        p.measured.seconds / p.latency
+        for p in over
+        if p.latency and p.measured and p.measured.low > most
+    ]
+    if not short:
+        return [f"{line}'autoprune pick {summary.name} --device here' measures again"]
+    room = seconds_text(most / max(short)).replace("µ", "u")
     return [
-        f"Over the {seconds_text(most)} a token that was asked for, as measured: "
-        f"{'; '.join(said)}. The model said less: a search with --budget "
-        f"{seconds_text(most / worst).replace('µ', 'u')}-latency would leave room for that"
+        f"{line}The model said less: a search with --budget {room}-latency leaves room for that"
     ]
 
 

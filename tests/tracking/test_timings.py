@@ -74,11 +74,11 @@ def test_a_search_that_measured_nothing_says_nothing() -> None:
                 "-25% off",
                 "Over the 12ms a token that was asked for, as measured: trial {1} takes 20ms "
                 "[18ms, 22ms] (modelled 10ms). The model said less: a search with --budget "
-                "6ms-latency",
+                "6ms-latency leaves room for that",
             ],
         ),
         # Over in the median, but not beyond its interval.
-        ((0.0125, 0.010), 0.012, ["-10% off", "takes 12.5ms [11.3ms, 13.8ms], an interval that"]),
+        ((0.0125, 0.010), 0.012, ["-10% off", "measures again"]),
     ],
 )
 def test_what_was_measured_is_said(
