@@ -66,7 +66,8 @@ def picture_of(
     if cutting in ("whole", "marked"):
         return found
     tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
-    usual = "" if settings else ", cut as its processor does by default"
+    said = bool(settings) or cutting in ("grid", "grid alone")  # as the model's own settings say
+    usual = "" if said else ", cut as its processor does by default"
     return replace(found, assumed=f"{_pixels(size)} in {tiles}{usual}")
 
 

@@ -148,11 +148,13 @@ def cannot(
         bounds: of the search.
         pruned: the smallest plan.
         precision: of it.
-        mends: what else would help, behind ``ask for that or more``.
+        mends: what else would help, behind what always does.
         at: names the option that chose the precision, where one did.
     """
     parts = []
+    typed = False
     for bound, taken in bounds.broken(pruned, precision):
+        typed = typed or not bound.implied
         over, least = (said_amount(bound.unit, a) for a in (taken - bound.most, taken))
         what = f"pruning the backbone reaches {least} at the least{at}"
         if bound.unit == "memory":
@@ -165,4 +167,5 @@ def cannot(
         if bound.unit == "latency" and bounds.device is not None:
             what += f" (modelled for {bounds.device.name})"
         parts.append(f"{bound.said} cannot be met: {what}, {over} too much")
-    return AutoPruneError(f"{'; '.join(parts)}; ask for that or more{mends}")
+    mend = "ask for that or more" if typed else "name a --device with more, or a smaller prompt"
+    return AutoPruneError(f"{'; '.join(parts)}; {mend}{mends}")

@@ -140,6 +140,16 @@ def test_a_device_bounds_the_memory() -> None:
     assert held.budget.memory == 12 * 2**30
 
 
+def test_a_device_too_small_for_the_model_is_said_with_its_mend() -> None:
+    config = shape_config("llava-1.5-7b")
+    settings = make_settings({"device": "iphone-15-pro", "images_per_prompt": 6})
+    config.text_config.max_position_embeddings = 1 << 17
+    settings = settings.model_copy(update={"context": 100_000})
+    mend = r"memory of iphone-15-pro cannot be met.*name a --device with more, or a smaller prompt"
+    with pytest.raises(AutoPruneError, match=mend):
+        read_sizes(settings, spec_of(config), "bfloat16", config)
+
+
 BAD = {
     "memory too small": (("3MiB-memory",), {}, "'3MiB-memory' cannot be met.*KiB too much"),
     "only one of two": (("60%", "1us-latency"), {}, "^budget '1us-latency' cannot be met"),
