@@ -57,7 +57,7 @@ def estimate(
         device: see ``devices.find_device``.
         context: text tokens of a prompt with its answer; None: ``deployment.CONTEXT``.
         images: in a prompt; None: one, or none for a plain language model.
-        image_tokens: of an image; None: as the configuration says.
+        image_tokens: of an image; None: see ``deployment.deployment_of``.
 
     Raises:
         AutoPruneError: for an unknown precision, or a prompt that the model has no positions for.

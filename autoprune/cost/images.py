@@ -112,9 +112,14 @@ class _Seen:
         side = self.config.vision_config.image_size
         return int(side[0] if isinstance(side, (list, tuple)) else side)
 
+    def stated(self, name: str) -> Mapping[str, Any]:
+        """Return a setting that has parts; empty where it is not there, or a plain number."""
+        value = self.settings.get(name)
+        return value if isinstance(value, Mapping) else {}
+
     def edge_of(self, name: str, usual: int) -> int:
         """Return the longest edge that a setting states."""
-        return int((self.settings.get(name) or {}).get("longest_edge") or usual)
+        return int(self.stated(name).get("longest_edge") or usual)
 
     def whole(self) -> Picture:
         return Picture(1, self.tile)
@@ -165,7 +170,7 @@ class _Seen:
         least = int(self.settings.get("min_patches") or 1)
         most = int(self.settings.get("max_patches") or 12)
         height, width = self.size
-        stated = self.settings.get("size") or {}
+        stated = self.stated("size")
         tile = int(stated.get("height") or self.edge) * int(stated.get("width") or self.edge)
         grids = sorted(
             (
@@ -213,7 +218,7 @@ class _Seen:
         """Qwen2-VL, arXiv 2409.12191, section 2.1: naive dynamic resolution."""
         vision = self.config.vision_config
         unit = int(vision.patch_size) * int(vision.spatial_merge_size)
-        stated = self.settings.get("size") or {}
+        stated = self.stated("size")
         least = self.settings.get("min_pixels") or stated.get("shortest_edge") or 0
         most = self.settings.get("max_pixels") or stated.get("longest_edge") or math.inf
         pixels = math.prod(self.size)

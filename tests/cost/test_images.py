@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import CONFIG_MAPPING
 
 from autoprune.cost.deployment import deployment_of
 from autoprune.cost.images import Picture, picture_of
+from autoprune.errors import AutoPruneError
 from autoprune.models.families import CUTTINGS, WRAPPERS
 from autoprune.models.loading import load_config
 from autoprune.models.shape import meta_model
@@ -178,3 +180,29 @@ def test_the_prompt_says_what_was_counted(wrapper: str, tmp_path: Path) -> None:
         # The tower's room grows with the tiles.
         one = deployment_of(config, image_tokens=picture.features // picture.tiles)
         assert math.isclose(found.vision_room, picture.tiles * one.vision_room, rel_tol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "tokens"),
+    [
+        ("preprocessor_config.json", {"min_pixels": 64, "max_pixels": 32 * 32}, 16),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 64, "longest_edge": 1024}}, 16),
+        ("preprocessor_config.json", {"size": 336, "min_pixels": None}, 3136),
+        ("processor_config.json", {"image_processor": {"max_pixels": 1024}}, 16),
+        ("processor_config.json", {"image_seq_length": 4}, 3136),  # the other file has the rest
+    ],
+)
+def test_settings_are_read_as_earlier_versions_wrote_them_too(
+    file: str, settings: dict[str, Any], tokens: int, tmp_path: Path
+) -> None:
+    # Patches of 4 pixels, four a token.
+    SEEING["qwen2_vl"].config().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(json.dumps(settings))
+    assert picture_of(meta_model(load_config(tmp_path))).tokens == tokens
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    SEEING["idefics3"].config().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(AutoPruneError, match=r"preprocessor_config\.json cannot be read"):
+        deployment_of(load_config(tmp_path))
