@@ -134,6 +134,7 @@ def _running(sizes: Sizes, precision: str) -> dict[str, Any] | None:
 def _answering(running: Mapping[str, Any]) -> str:
     """Return in words what the dense model takes while it answers, and what bounds that."""
     from autoprune.amounts import seconds_text
+    from autoprune.cost.devices import HERE
 
     dense = running["dense"]
     said = f"{size_on_disk(dense['memory'])} of memory"
@@ -148,6 +149,8 @@ def _answering(running: Mapping[str, Any]) -> str:
             for text in running["bounds"]
         )
         said += f"; every candidate keeps to {' and '.join(kept)}"
+    if running["device"] == HERE:
+        said += "; the confirmed front is timed at the end"
     return said
 
 

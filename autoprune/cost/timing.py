@@ -34,6 +34,9 @@ FEWEST, ENOUGH = 6, 5.0
 """Runs that are timed at the least, as the ends of six hold the median at 95 %; and seconds after
 which no further ones are."""
 
+REPEATS, WARM = 15, 2
+"""Steps of a model that are timed, and that run before those."""
+
 ROUNDS, PATIENCE = 3, 60.0
 """Rounds that several plans are timed in, and seconds after which no further one begins."""
 
@@ -153,7 +156,7 @@ def measure_latency(
     *,
     device: str | None = None,
     threads: int = 0,
-    repeats: int = 15,
+    repeats: int = REPEATS,
 ) -> Latency:
     """Return the time of a decoded token on this machine: the median, and its interval.
 
@@ -187,6 +190,13 @@ def measure_latency(
         steps = DecodeSteps(config, spec, pruned, deployment, precision, where)
         found = times(steps.step, where, repeats, enough=ENOUGH)
     return measured(found, HERE, precision_of(precision).dtype)
+
+
+def timing_seconds(latencies: Sequence[float]) -> float:
+    """Return what :func:`measure_latencies` takes at models of these times, building them apart."""
+    steps = (max(FEWEST, min(REPEATS, ENOUGH / seconds)) + WARM for seconds in latencies)
+    a_round = sum(count * seconds for count, seconds in zip(steps, latencies, strict=True))
+    return a_round * min(ROUNDS, 1 + PATIENCE // a_round) if a_round else 0.0
 
 
 def measure_latencies(
@@ -253,7 +263,7 @@ def times(
     work: Callable[[], Any],
     device: torch.device,
     repeats: int,
-    warm: int = 2,
+    warm: int = WARM,
     enough: float = math.inf,
 ) -> list[float]:
     """Return the seconds of each of ``repeats`` runs of ``work``, behind ``warm`` others.

@@ -15,7 +15,7 @@ from autoprune.cost import timing
 from autoprune.cost.deployment import deployment_of
 from autoprune.cost.devices import find_device
 from autoprune.cost.machine import Machine, this_machine, titled
-from autoprune.cost.timing import DecodeSteps, measure_latency, times
+from autoprune.cost.timing import DecodeSteps, measure_latency, times, timing_seconds
 from autoprune.errors import AutoPruneError
 from autoprune.models.precision import precision_of
 from autoprune.models.shape import LayerShape, spec_of
@@ -107,3 +107,16 @@ def test_this_machine_leaves_some_memory_to_its_system() -> None:
     assert 0 < machine.memory < machine.installed
     assert 0 < machine.free <= machine.installed
     assert titled(machine, 1).startswith(machine.title)
+
+
+@pytest.mark.parametrize(
+    ("latencies", "seconds"),
+    [
+        ([], 0.0),
+        ([0.001, 0.002], 3 * 17 * 0.003),
+        ([1.0], 3 * 8.0),  # six steps and two before them
+        ([10.0, 10.0], 160.0),  # over a minute: no second round
+    ],
+)
+def test_what_timing_takes_is_known_before(latencies: list[float], seconds: float) -> None:
+    assert timing_seconds(latencies) == pytest.approx(seconds)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
+from autoprune.cost.devices import HERE
 from autoprune.cost.flops import ModelFlops, flops_of
+from autoprune.cost.timing import timing_seconds
 from autoprune.data.encoding import encode_for
 from autoprune.data.splits import Splits
 from autoprune.evaluation.held_out import asks_of_data
@@ -228,13 +230,22 @@ def forecast(
     return Forecast(
         prepare=prepare,
         trials=WORKER_SECONDS + trials / settings.workers,
-        confirm=confirm * settings.confirm_seeds / settings.workers,
+        confirm=confirm * settings.confirm_seeds / settings.workers
+        + _timing(settings, sizes, working_precision(dense), points + len(beside)),
         disk=_disk(dense, settings, wanted, lengths, half),
         runs=(points + len(beside)) * settings.confirm_seeds,
         tokens=lengths.tokens,
         ready=ready,
         stopped=settings.trials - len(beside) - reach[-1],
     )
+
+
+def _timing(settings: SearchSettings, sizes: Sizes, precision: str, points: int) -> float:
+    """Return what timing the dense model and points on this machine takes at most."""
+    if settings.device != HERE or sizes.bounds is None:
+        return 0.0
+    dense = sizes.bounds.latency(None, precision)
+    return 0.0 if dense is None else timing_seconds([dense.seconds] * (points + 1))
 
 
 def asked_about(wanted: Preparation, split: str, size: int | None, lengths: _Lengths) -> float:

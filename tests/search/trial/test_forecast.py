@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from support.families import CASES
 from support.search_toy import ToyProblem
 from support.user_data import digits
 
+from autoprune.cost.devices import Device
 from autoprune.models.families import text_config
 from autoprune.models.shape import meta_model, spec_of
+from autoprune.pipeline.prepare import inspect
 from autoprune.resources import Resources
 from autoprune.search.knobs.space import load_space
 from autoprune.search.problem import PipelineProblem, preparation
@@ -174,3 +177,27 @@ def test_confirmation_is_said_for_the_front_that_is_expected(
     shares.clear()
     assert said(6).prepare == forecasts.START_SECONDS
     assert 1.0 not in shares
+
+
+def test_timing_the_front_here_takes_time_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fixed(*args: Any, scopes: Any = ("full",), **kwargs: Any) -> Any:
+        return dict.fromkeys(scopes, Speed(1e-11, 1e-11))
+
+    monkeypatch.setattr(forecasts, "measure_speeds", fixed)
+    entry = Device("here", "", "measured", 2**33, 1e9, {"float32": 1e12}, layer_seconds=0.01)
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "here.json").write_text(json.dumps(entry.to_dict()))
+
+    def said(**more: Any) -> Forecast:
+        given = {"home": tmp_path, "trials": 12, "confirm_points": 3, "warm_baselines": False}
+        return PipelineProblem().forecast(make_settings({**given, **more}), HYBRID)
+
+    usual, timed = said(), said(device="here")
+    # A token of so many layers at 10 ms; 17 steps a round, three rounds, and the dense model.
+    models = 1 + timed.runs // make_settings({}).confirm_seeds
+    token = 0.01 * len(inspect("embedded").spec.layers)
+    least = 51 * models * token
+    assert least < timed.confirm - usual.confirm < 1.5 * least
+    assert said(device="l4").confirm == pytest.approx(usual.confirm)
