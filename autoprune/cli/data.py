@@ -157,6 +157,7 @@ def _counts(splits: UserSplits) -> list[dict[str, Any]]:
                 "several_images": int((counts > 1).sum()),
                 "turns": int(index.turns[rows].sum()),
                 "several_turns": int((index.turns[rows] > 1).sum()),
+                "system": int(index.system[rows].sum()),
                 "short_answers": float(index.short[rows].mean()),
             }
         )
@@ -175,6 +176,9 @@ def _show(found: Mapping[str, Any], out: Any) -> None:
         names = ("rows", "used", "images", "text_only", "several_images", "turns", "several_turns")
         table.add_row(one["name"], *(f"{one[name]:,}" for name in names))
     out.print(table)
+    for one in found["sources"]:
+        if one["system"]:
+            out.print(f"{one['system']:,} of {one['name']} begin with a system message")
     out.print()
     splits = ", ".join(f"{count:,} {name}" for name, count in found["splits"].items())
     out.print(f"splits, disjoint by image: {splits}")

@@ -89,7 +89,7 @@ def conversation_row(
 
     Raises:
         AutoPruneError: for a template that does not show the answers or the images as they are, or
-            a processor that changes the text around an image.
+            not the system message, or a processor that changes the text around an image.
     """
     if not sample.turns:
         raise AutoPruneError(f"sample {sample.key!r} asks nothing; give it a turn")
@@ -102,14 +102,15 @@ def conversation_row(
 
 def rendered_conversation(processor: Any, sample: Sample) -> tuple[str, list[Said]]:
     """Return a conversation by the chat template, and where its answers stand."""
-    messages: list[dict[str, Any]] = []
+    messages = _system(processor, sample)
+    before = len(messages)
     for turn in sample.turns:
         messages.append(_asked(processor, turn))
         messages.append(_answered(processor, turn))
     text = rendered(processor, messages)
     found = []
     for number, turn in enumerate(sample.turns, start=1):
-        so_far = messages[: 2 * number]
+        so_far = messages[: before + 2 * number]
         prompt = rendered(processor, so_far[:-1], add_generation_prompt=True)
         start, end = answer_span(prompt, text, turn.answer)
         limit = len(text)
@@ -167,6 +168,72 @@ def _asked(processor: Any, turn: Turn) -> dict[str, Any]:
             content.append({"type": "text", "text": text})
         content.append({"type": "image"})
     return {"role": "user", "content": content[:-1]}
+
+
+def _system(processor: Any, sample: Sample) -> list[dict[str, Any]]:
+    """Return the system message, in the form that the chat template shows; none without one.
+
+    What a template does with it is its own: a role, a default of its own that gives way, or a
+    place in the first question.
+
+    Raises:
+        AutoPruneError: the template refuses it, or leaves it out.
+    """
+    if not sample.system:
+        return []
+    if talks(processor) and (found := _shown_system(processor, sample)) is not None:
+        return [found]
+    raise no_system(processor, f"sample {sample.key!r}")
+
+
+def check_system(processor: Any, sample: Sample, called: str) -> None:
+    """Check that a processor has a place for a sample's system message.
+
+    Args:
+        processor: of the model.
+        sample: with such a message.
+        called: what to call it in a message.
+
+    Raises:
+        AutoPruneError: it has none.
+    """
+    if not talks(processor) or _shown_system(processor, sample) is None:
+        raise no_system(processor, called)
+
+
+def no_system(processor: Any, called: str) -> AutoPruneError:
+    """Return the error of a system message that a processor has no place for."""
+    what = "chat template" if talks(processor) else "form of questions"
+    return AutoPruneError(
+        f"the {what} of {type(processor).__name__} has no place for the system message of "
+        f"{called}: take system messages out, or put them before the first question"
+    )
+
+
+def _shown_system(processor: Any, sample: Sample) -> dict[str, Any] | None:
+    """Return the system message in the form that a chat template shows; None if it shows none."""
+    plain = tokenizer_of(processor) is processor
+    parts = [{"type": "text", "text": sample.system}]
+    asked = _asked(processor, sample.turns[0])
+    wanted = " ".join(sample.system.split())
+    for content in (sample.system,) if plain else (parts, sample.system):
+        text = _opened(processor, "system", content, asked)
+        # Some write a list of parts as Python would.
+        if wanted not in " ".join(text.split()) or "'type': 'text'" in text:
+            continue
+        # Some know two roles, and take whatever is not the one for the other.
+        if all(_opened(processor, role, content, asked) != text for role in ("user", "assistant")):
+            return {"role": "system", "content": content}
+    return None
+
+
+def _opened(processor: Any, role: str, content: Any, asked: dict[str, Any]) -> str:
+    """Return a message and a question by the chat template; nothing where it does not take them."""
+    try:
+        messages = [{"role": role, "content": content}, asked]
+        return rendered(processor, messages, add_generation_prompt=True)
+    except (AutoPruneError, TypeError):
+        return ""
 
 
 def _answered(processor: Any, turn: Turn) -> dict[str, Any]:

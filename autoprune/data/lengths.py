@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.data.conversation import ConversationRow, conversation_row, talks
+from autoprune.data.conversation import ConversationRow, check_system, conversation_row, talks
 from autoprune.data.samples import Sample, without_images
 from autoprune.data.sources.mix import scattered
 from autoprune.data.sources.user import UserSplits
@@ -83,8 +83,9 @@ def measure(
 
     Raises:
         AutoPruneError: an image that does not decode, a row that the model cannot read, or no row
-            that fits.
+            that fits; a system message that the processor has no place for, wherever it stands.
     """
+    _check_system(splits, processor)
     reader = _Reader(splits, config, processor, longest)
     total = len(splits.rows)
     numbers = np.array([reader.text(place) for place in range(total)])
@@ -115,6 +116,14 @@ def measure(
             f"{int(tokens.min()):,}: raise --max-length"
         )
     return Lengths(longest, tokens, round(cut * part), round(left_out * part), part == 1.0)
+
+
+def _check_system(splits: UserSplits, processor: Any) -> None:
+    """Check that system messages have a place, by the first row of each source that has one."""
+    for number, source in enumerate(splits.sources):
+        used = splits.rows[splits.of == number]
+        for row in used[source.index.system[used]][:1].tolist():
+            check_system(processor, source.sample(row), source.called(source.file.row(row), row))
 
 
 class _Reader:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autoprune.data.conversation import ConversationRow, conversation_row, talks
+from autoprune.data.conversation import ConversationRow, conversation_row, no_system, talks
 from autoprune.data.samples import Sample, SampleSet
 from autoprune.errors import AutoPruneError
 
@@ -54,6 +54,8 @@ class SampleReader:
                         f"sample {sample.key!r} has no image, and {type(self.processor).__name__} "
                         "reads nothing without one: take text-only rows out"
                     )
+                if sample.system and not self.knows_talk:
+                    raise no_system(self.processor, f"sample {sample.key!r}")
                 if sample.together and not self.knows_talk:
                     turns = tuple(replace(turn, marks=()) for turn in sample.turns)
                     sample = replace(sample, turns=turns, together=False)

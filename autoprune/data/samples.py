@@ -41,6 +41,8 @@ class Sample:
         more: further images.
         together: whether the turns are one conversation, in which each sees those before it and
             says where images stand.
+        system: what stands before a conversation's first question, as the message of its system;
+            empty for nothing.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Sample:
     turns: tuple[Turn, ...]
     more: tuple[Image, ...] = ()
     together: bool = False
+    system: str = ""
 
     @property
     def images(self) -> tuple[Image, ...]:

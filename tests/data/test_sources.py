@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.families import CASES
 from support.user_data import SIDE, llava, pictures_of, png, rows, said, write_json
 
+from autoprune.data.lengths import measure
 from autoprune.data.samples import Sample, SampleSet
 from autoprune.data.sources import text as text_module
 from autoprune.data.sources.text import TextFile
-from autoprune.data.sources.user import open_data, read_data
+from autoprune.data.sources.user import first_question, open_data, read_data
 from autoprune.errors import AutoPruneError
 
 ROWS = rows(40)
@@ -96,6 +98,90 @@ def parquet_folder(folder: Path) -> tuple[str, list[str]]:
     data.select(range(20)).to_parquet(folder / "mine" / "0.parquet")
     data.select(range(20, 40)).to_parquet(folder / "mine" / "1.parquet")
     return str(folder / "mine"), ["image=pics"]
+
+
+SYSTEM = "Answer in one word."
+
+
+def with_system(data: list[dict[str, Any]], text: Any = SYSTEM, role: str = "from") -> Any:
+    """Put a system message before every second conversation."""
+    value = {"from": "value", "role": "content"}[role]
+    return [
+        {**row, "conversations": [{role: "system", value: text}, *row["conversations"]]}
+        if number % 2
+        else row
+        for number, row in enumerate(data)
+    ]
+
+
+# what stands first in every second conversation, and what is read of it
+SYSTEMS: list[tuple[str, Any, str]] = [
+    ("from", SYSTEM, SYSTEM),
+    ("role", f" {SYSTEM}\n", SYSTEM),
+    ("role", [{"type": "text", "text": SYSTEM}], SYSTEM),
+    ("from", "", ""),
+    ("from", None, ""),
+]
+
+
+@pytest.mark.parametrize(("role", "text", "read"), SYSTEMS)
+def test_a_conversation_may_begin_with_a_system_message(
+    role: str, text: Any, read: str, tmp_path: Path
+) -> None:
+    pictures_of(ROWS, tmp_path / "images")
+    plain = write_json(ROWS, tmp_path / "plain.json")
+    path = write_json(with_system(ROWS, text, role), tmp_path / "mine.json")
+    bare, data = (read_data([str(p)], tmp_path / "images") for p in (plain, path))
+    # What a system message says is part of what the data holds; an empty one says nothing.
+    assert (data.identity == bare.identity) == (not read)
+    (source,), (other,) = open_data(data).sources, open_data(bare).sources
+    assert source.index.system.tolist() == [bool(read) and n % 2 == 1 for n in range(len(ROWS))]
+    for row in range(len(ROWS)):
+        found = source.sample(row)
+        assert found.system == (read if row % 2 else "")
+        assert content(found)[1:] == content(other.sample(row))[1:]
+        assert [t.question for t in found.turns] == [t.question for t in other.sample(row).turns]
+        asked, alone = first_question(found), first_question(other.sample(row))
+        assert asked.system == ""
+        before = f"{read}\n\n" if found.system else ""
+        assert asked.turns[0].question == before + alone.turns[0].question
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda talk: [*talk, {"from": "system", "value": "x"}], "row 2 .* does not go human, gpt"),
+        (lambda talk: [talk[0], {"from": "system", "value": "x"}, *talk[1:]], "only stand first"),
+        (lambda talk: [{"from": "system", "value": "x"}] * 2 + talk, "does not go human, gpt"),
+        (lambda talk: [{"from": "system", "value": "x"}], "row 2 .* has no conversations"),
+        (lambda talk: [{"from": "system", "value": "<image> x"}, *talk], "number of <image> marks"),
+    ],
+)
+def test_a_system_message_that_is_out_of_place(change: Any, line: str, tmp_path: Path) -> None:
+    data = [dict(row) for row in ROWS]
+    data[1]["conversations"] = change(data[1]["conversations"])
+    pictures_of(ROWS, tmp_path / "images")
+    path = write_json(data, tmp_path / "mine.json")
+    with pytest.raises(AutoPruneError, match=line):
+        read_data([str(path)], tmp_path / "images")
+
+
+def test_a_model_without_a_place_for_it_names_the_row(tmp_path: Path) -> None:
+    """Before anything is trained, wherever in the data the message stands."""
+    data = rows(80)
+    data[70] = with_system([data[0], data[70]])[1]
+    pictures_of(data, tmp_path / "images")
+    path = write_json(data, tmp_path / "mine.json")
+    splits = open_data(read_data([str(path)], tmp_path / "images"))
+    case = CASES["llava-llama"]
+    processor = case.processor()
+    line = r"chat template of LlavaProcessor has no place for .* of row 71 \(id 'r70'\) of .*mine"
+    with pytest.raises(AutoPruneError, match=line):  # it knows two roles
+        measure(splits, case.config(), processor, 500, rows=4)
+    processor.chat_template = processor.chat_template.replace(
+        "else ' assistant: '", "else 'how ' if message['role'] == 'system' else ' assistant: '"
+    )
+    assert measure(splits, case.config(), processor, 500, rows=4).longest == 500
 
 
 def content(sample: Sample) -> Any:

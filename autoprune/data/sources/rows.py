@@ -1,8 +1,8 @@
 """One row of a user's data as questions and answers, in the forms that such data comes in.
 
 Conversations are LLaVA's (``from: human|gpt``, ``value``) or those of chat templates (``role``,
-``content``); ``<image>`` in a question says where an image stands. Without any mark, images stand
-before the first question.
+``content``); either may begin with a system message. ``<image>`` in a question says where an image
+stands. Without any mark, images stand before the first question.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from autoprune.data.samples import Turn
 
 MARK = "<image>"
 ASKING, ANSWERING = ("human", "user"), ("gpt", "assistant")
+SYSTEM = "system"
 
 
 class BadRow(Exception):  # noqa: N818 - one of many, which are counted
@@ -35,7 +36,7 @@ KINDS = {
     "turns": (
         "does not go human, gpt, human, gpt",
         "do not go human, gpt, human, gpt",
-        "end each with an answer",
+        "end each with an answer, and let a system message only stand first",
     ),
     "question": ("says nothing in a question", "say nothing in a question", "take them out"),
     "answer": ("has an empty answer", "have an empty answer", "fill them or take them out"),
@@ -79,6 +80,22 @@ def images_of(row: Mapping[str, Any], fields: Fields) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def system_of(row: Any, fields: Fields) -> str:
+    """Return the text of a row's system message; empty where it has none.
+
+    Raises:
+        BadRow: it shows an image.
+    """
+    said = row.get(fields.conversations) if isinstance(row, Mapping) else None
+    first = said[0] if _several(said) and said else None
+    if not isinstance(first, Mapping) or _role(first) != SYSTEM:
+        return ""
+    text = _said(first).strip()
+    if MARK in text:
+        raise BadRow("marks")
+    return text
+
+
 def turns_of(row: Any, fields: Fields, images: int, source: str) -> tuple[Turn, ...]:
     """Return a row's turns, with a mark for each of its images.
 
@@ -115,19 +132,31 @@ def _pairs(row: Mapping[str, Any], fields: Fields) -> list[tuple[str, str]]:
             raise BadRow("answer")
         return [(_text(question), _text(answer))]
     said = row.get(fields.conversations)
-    if not isinstance(said, Sequence) or isinstance(said, str) or not said:
+    if not _several(said) or not said:
         raise BadRow("conversations")
-    roles, texts = [], []
-    for message in said:
-        if not isinstance(message, Mapping):
-            raise BadRow("turns")
-        roles.append(message.get("from", message.get("role")))
-        texts.append(_text(message.get("value", message.get("content", ""))))
+    if not all(isinstance(message, Mapping) for message in said):
+        raise BadRow("turns")
+    talk = said[1:] if _role(said[0]) == SYSTEM else said
+    if not talk:
+        raise BadRow("conversations")
+    roles, texts = [_role(message) for message in talk], [_said(message) for message in talk]
     asks, answers = roles[::2], roles[1::2]
     right = all(role in ASKING for role in asks) and all(role in ANSWERING for role in answers)
     if not right or len(asks) != len(answers):
         raise BadRow("turns")
     return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _several(said: Any) -> bool:
+    return isinstance(said, Sequence) and not isinstance(said, str)
+
+
+def _role(message: Mapping[str, Any]) -> Any:
+    return message.get("from", message.get("role"))
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    return _text(message.get("value", message.get("content", "")))
 
 
 def _text(value: Any) -> str:

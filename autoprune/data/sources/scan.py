@@ -12,7 +12,7 @@ import numpy as np
 
 from autoprune.data.samples import Sample
 from autoprune.data.sources.pictures import known_by, open_image, path_of, text_number
-from autoprune.data.sources.rows import KINDS, BadRow, Fields, images_of, turns_of
+from autoprune.data.sources.rows import KINDS, BadRow, Fields, images_of, system_of, turns_of
 from autoprune.data.sources.table import Table
 from autoprune.data.sources.text import TextFile
 from autoprune.data.splits import DataSpec
@@ -45,6 +45,7 @@ class Index:
         size: ``int64 [rows]``: bytes of all questions and answers.
         texts: ``int64 [rows]``: which text each row has, by content, marks of images included.
         short: ``bool [rows]``: whether the first answer has few words.
+        system: ``bool [rows]``: whether it begins with a system message.
         commonest: share of the rows whose first answer is the commonest one.
         content: hash of what is read of the source, texts and images, in whatever form it comes.
     """
@@ -55,6 +56,7 @@ class Index:
     size: np.ndarray
     texts: np.ndarray
     short: np.ndarray
+    system: np.ndarray
     commonest: float
     content: str
 
@@ -98,6 +100,7 @@ class Source:
         try:
             values = images_of(raw, self.fields)
             turns = turns_of(raw, self.fields, len(values), self.name)
+            system = system_of(raw, self.fields)
         except (BadRow, AttributeError):
             raise AutoPruneError(f"{self.ref} has changed since it was read: start again") from None
         called = self.called(raw, row)
@@ -108,6 +111,7 @@ class Source:
             turns=turns,
             more=tuple(images[1:]),
             together=True,
+            system=system,
         )
 
     def called(self, raw: Any, row: int) -> str:
@@ -126,7 +130,7 @@ class Source:
         bad: dict[str, list[str]] = {}
         missing: list[str] = []
         images: list[int] = []
-        offsets, turns, size, texts, short = [0], [], [], [], []
+        offsets, turns, size, texts, short, system = [0], [], [], [], [], []
         first: Counter[str] = Counter()
         seen: dict[Path, int] = {}
         lost = 0
@@ -134,6 +138,7 @@ class Source:
             try:
                 values = images_of(raw, self.fields) if isinstance(raw, Mapping) else []
                 said = turns_of(raw, self.fields, len(values), self.name)
+                before = system_of(raw, self.fields)
             except BadRow as error:
                 bad.setdefault(error.kind, []).append(self._short(raw, number))
                 continue
@@ -156,6 +161,9 @@ class Source:
             offsets.append(len(images))
             turns.append(len(said))
             words = "\n".join(text for turn in said for text in (turn.question, turn.answer))
+            if before:
+                words = f"{before}\n\n{words}"
+            system.append(bool(before))
             size.append(len(words.encode()))
             texts.append(text_number(f"{[turn.marks for turn in said]} {words}"))
             short.append(len(said[0].answer.split()) <= SHORT)
@@ -178,6 +186,7 @@ class Source:
             size=np.array(size, dtype=np.int64),
             texts=known_texts,
             short=np.array(short, dtype=bool),
+            system=np.array(system, dtype=bool),
             commonest=max(first.values(), default=0) / len(turns),
             content=content_hash(found, places, known_texts),
         )

@@ -191,9 +191,15 @@ class UserSet:
 
 
 def first_question(sample: Sample) -> Sample:
-    """Return a conversation's first question alone, with its images before it."""
+    """Return a conversation's first question alone, with its images before it.
+
+    Questions of tasks have no system message of their own: it stands before the question, where
+    templates without such a role put it.
+    """
     first = sample.upto(1)
-    return replace(first, turns=(replace(first.turns[0], marks=()),), together=False)
+    asked = f"{sample.system}\n\n{first.turns[0].question}".lstrip()
+    turn = replace(first.turns[0], question=asked, marks=())
+    return replace(first, turns=(turn,), together=False, system="")
 
 
 def identity_of(data: DataSpec, sources: Sequence[Source]) -> str:
