@@ -72,7 +72,7 @@ def readme(
         "language backbone removed).",
         f"The search's budget was {', '.join(settings['budgets'])}.",
         "",
-        *_stored(scores),
+        *_stored(scores, loading),
         "",
         *kept_lines(scores),
         "",
@@ -173,14 +173,18 @@ def _retention(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None if scores["retention"] is None else {"mean": scores["retention"]}
 
 
-def _stored(scores: Mapping[str, Any]) -> list[str]:
-    """Return what its weights take, and how those of the backbone are stored."""
+def _stored(scores: Mapping[str, Any], loading: Loading) -> list[str]:
+    """Return what its weights take, and how those of the backbone are stored.
+
+    That is said of the checkpoint: a file in another format may have another precision.
+    """
     from autoprune.cost.bytes import format_bytes
     from autoprune.models.precision import PRECISIONS
 
     precision = PRECISIONS[scores["precision"]]
+    own = "Its" if loading.format == "hf" else "As a Hugging Face checkpoint its"
     line = (
-        f"Its weights take {format_bytes(scores['bytes'])} ({scores['bytes']:,} bytes, "
+        f"{own} weights take {format_bytes(scores['bytes'])} ({scores['bytes']:,} bytes, "
         f"{scores['bytes_fraction']:.1%} of the dense model in {precision.dtype})"
     )
     if precision.storage is None:

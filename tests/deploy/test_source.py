@@ -182,6 +182,14 @@ def test_a_card_says_how_its_weights_are_stored(facts: Facts) -> None:
         assert words in files["README.md"]
 
 
+def test_a_card_of_another_format_says_whose_bytes_it_tells(facts: Facts) -> None:
+    graphs = replace(LOADING, format="onnx")
+    assert "\nIts weights take" in card_files(facts, LOADING)["README.md"]
+    assert (
+        "\nAs a Hugging Face checkpoint its weights take" in card_files(facts, graphs)["README.md"]
+    )
+
+
 def test_a_broken_card_is_refused(facts: Facts, tmp_path: Path) -> None:
     folder = write_card(facts, tmp_path / "made")
     (folder / "scores.json").write_text('{"split": "confirm"')

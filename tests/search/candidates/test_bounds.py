@@ -20,7 +20,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.models.shape import BackboneSpec, spec_of
 from autoprune.pipeline.prepare import inspect
 from autoprune.pruning.layout import layout_of
-from autoprune.search.candidates.costs import said_of
+from autoprune.search.candidates.costs import said_of, shares_of
 from autoprune.search.candidates.decode import DecodeContext, asked_removed, decode
 from autoprune.search.candidates.neighbours import neighbours
 from autoprune.search.candidates.sizes import read_sizes
@@ -148,6 +148,41 @@ def test_a_device_too_small_for_the_model_is_said_with_its_mend() -> None:
     mend = r"memory of iphone-15-pro cannot be met.*name a --device with more, or a smaller prompt"
     with pytest.raises(AutoPruneError, match=mend):
         read_sizes(settings, spec_of(config), "bfloat16", config)
+
+
+def test_shares_are_of_the_dense_model_as_it_is_worked_with() -> None:
+    bounds = context_of("60%", "6MiB-memory").bounds
+    assert bounds is not None
+    plan = decode(
+        load_space("hybrid").complete({"size": 1.0}), context_of("60%", "6MiB-memory")
+    ).plan
+    dense = shares_of(bounds, None, "float32")
+    assert (dense["memory_fraction"], dense["latency_fraction"]) == (1.0, 1.0)
+    small = shares_of(bounds, plan, "int8")
+    assert small["memory"] == bounds.memory(plan, "int8").total
+    assert small["memory_fraction"] == small["memory"] / dense["memory"]
+    assert small["latency_fraction"] == small["latency"] / dense["latency"]
+    assert small["latency_kind"] == "modelled"
+
+
+def test_the_tightest_of_several_is_the_budget() -> None:
+    config, spec = embedded()
+    budgets = ("60%", "6MiB-memory", "5MiB-memory", "90us-latency", "180us-latency")
+    found = read_sizes(
+        make_settings({"budgets": budgets, "device": "raspberry-pi-5-4gb"}), spec, "float32", config
+    )
+    assert found.budget.memory == 5 * 2**20
+    assert found.budget.latency == pytest.approx(90e-6)
+
+
+def test_memory_is_sampled_from_as_deep_as_sizes_are() -> None:
+    context = context_of("7MiB-memory", objective="memory")
+    hybrid = load_space("hybrid")
+    small, large = (
+        context.spec.params_of(decode(hybrid.complete({"size": size}), context).plan.shapes)
+        for size in (0.0, 1.0)
+    )
+    assert small / large == pytest.approx(0.6, abs=0.05)
 
 
 BAD = {
