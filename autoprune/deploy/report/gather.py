@@ -195,7 +195,7 @@ def _budget(summary: SearchSummary | None, settings: SearchSettings) -> tuple[Fa
     if summary is None:
         return tuple(rows)
     for size in SIZES:
-        if limit := size.of(summary.budget):
+        if size.key != "measured_latency" and (limit := size.of(summary.budget)):
             rows.append(
                 Fact(name=f"At most, {size.choice}", value=_of_dense(size, limit, summary.dense))
             )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deploy.report.report_fakes import EVIL, TASKS, cases, make_store
 
 from autoprune.deploy.report.charts import charts_of, kinds_of, nice, offered, size_named
-from autoprune.deploy.report.details import rows_of
+from autoprune.deploy.report.details import details_of, rows_of
 from autoprune.deploy.report.gather import gather, unfinished
 from autoprune.deploy.report.losers import losers
 from autoprune.deploy.report.measures import stages
@@ -21,6 +22,8 @@ from autoprune.errors import AutoPruneError
 from autoprune.search.records.store import SearchStore
 from autoprune.tracking.records.summary import SearchSummary, StageRecord
 from autoprune.tracking.records.terms import Budget
+from autoprune.tracking.records.timing import Timing
+from autoprune.tracking.timings import timing_text
 
 CASES = cases()
 
@@ -315,3 +318,39 @@ def test_sizes_in_words() -> None:
     assert size_named("latency").text(0.0123) == "12.3ms"
     assert size_named("memory").text(3 * 2**30) == "3.00GiB"
     assert size_named("bytes").of(Budget(text="60%", params=5, fraction=0.6)) is None
+
+
+def test_what_was_measured_has_a_chart_of_its_own() -> None:
+    summary, records = CASES["memory, timed"]
+    assert summary is not None
+    assert summary.running is not None
+
+    def told(item: Any, seconds: float) -> Any:
+        timing = Timing(seconds=seconds, low=0.9 * seconds, high=1.1 * seconds)
+        return item.model_copy(update={"measured": timing})
+
+    summary = summary.model_copy(
+        update={
+            "points": tuple(told(p, 2 * (p.latency or 0.0)) for p in summary.points),
+            "baselines": tuple(told(p, 2 * (p.latency or 0.0)) for p in summary.baselines),
+            "dense": told(summary.dense, 0.04),
+            "running": summary.running.model_copy(update={"machine": "a-processor"}),
+            "budget": summary.budget.model_copy(update={"latency": 0.02}),
+        }
+    )
+    charts = {chart.key: chart for chart in charts_of(summary, records)}
+    modelled, measured = charts["latency"], charts["measured_latency"]
+    assert modelled.note.endswith("on a-device, modelled.")
+    assert measured.note == "For 1,024 tokens of text on a-processor."
+    # Trials that were not confirmed have no measured time.
+    assert {m.trial for m in measured.marks} == {
+        p.trial for p in (*summary.points, *summary.baselines)
+    }
+    assert measured.budget is not None
+    assert measured.budget.note == "20ms"
+    (one, *_) = details_of(summary, records, str)
+    point = next(p for p in (*summary.points, *summary.baselines) if p.trial == one.trial)
+    facts = {fact.name: fact.value for fact in one.facts}
+    assert point.measured is not None
+    assert facts["Measured latency"] == timing_text(point.measured)
+    assert "Modelled latency" in facts
