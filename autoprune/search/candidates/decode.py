@@ -187,9 +187,13 @@ def _plan(knobs: Mapping[str, Value], context: DecodeContext, sizing: Sizing) ->
         if low <= target and (relaxed.axis == "depth" or gap < unit or sizing.held(best)):
             return best
     if best is None:
+        mend = "use another space or a larger budget"
+        unmet = sizing.unmet(importance, relaxed) if isinstance(sizing, BoundedSizing) else ""
+        if unmet:
+            raise AutoPruneError(f"axis {allocation.axis} cannot keep to {unmet}; {mend}")
         raise AutoPruneError(
             f"axis {allocation.axis} reaches {low:,} {sizing.name} at the least, above the "
-            f"budget of {sizing.most:,}; use another space or a larger budget"
+            f"budget of {sizing.most:,}; {mend}"
         )
     return best
 

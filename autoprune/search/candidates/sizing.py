@@ -24,7 +24,7 @@ from autoprune.pruning.allocation import allocate, largest_unit, reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import UnitScores
-from autoprune.search.candidates.bounds import Bounds
+from autoprune.search.candidates.bounds import Bounds, said_amount
 
 Shapes = TypeVar("Shapes", bound=Shaped)
 
@@ -233,12 +233,22 @@ class BoundedSizing:
 
     def least(self, scores: UnitScores, allocation: Allocation) -> int:
         """Return the smallest size that an allocation gives; beyond ``most`` if a bound is."""
-        spec, multiple = self.inner.spec, self.inner.multiple
-        low = reachable(spec, allocation, multiple=multiple)[0]
-        plan = allocate(spec, scores, allocation, low, multiple=multiple)
-        if self.bounds.load(plan, self.precision) > 1:
+        if self.bounds.load(self._smallest(scores, allocation), self.precision) > 1:
             return self.inner.most + 1
         return self.inner.least(scores, allocation)
+
+    def unmet(self, scores: UnitScores, allocation: Allocation) -> str:
+        """Return the bounds that even the smallest plan of an allocation is over, in words."""
+        plan = self._smallest(scores, allocation)
+        return " and ".join(
+            f"{bound.text} (its smallest plan takes {said_amount(bound.unit, taken)})"
+            for bound, taken in self.bounds.broken(plan, self.precision)
+        )
+
+    def _smallest(self, scores: UnitScores, allocation: Allocation) -> PruningPlan:
+        spec, multiple = self.inner.spec, self.inner.multiple
+        low = reachable(spec, allocation, multiple=multiple)[0]
+        return allocate(spec, scores, allocation, low, multiple=multiple)
 
     def plan(self, scores: UnitScores, allocation: Allocation, wanted: int) -> PruningPlan:
         """Return the largest plan of an allocation that keeps to ``wanted`` and to all bounds."""

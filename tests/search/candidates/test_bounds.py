@@ -275,3 +275,17 @@ def test_a_walk_says_before_it_starts_which_sizes_give_way() -> None:
     assert "as evenly cut models do at 60% by depth; a trial" in further
     alone = make_settings({**values, "budgets": ("80%",)})
     assert not [n for n in narrow_for(alone, space, inspect("embedded")).notes if "further" in n]
+
+
+def test_an_axis_that_cannot_keep_a_bound_is_said_to() -> None:
+    # Where a layer takes 1 ms beside its weights, ten thin layers are still 10 ms.
+    context = context_of("60%", "8ms-latency", device="raspberry-pi-5-4gb")
+    assert context.bounds is not None
+    assert context.bounds.device is not None
+    slow = replace(context.bounds, device=replace(context.bounds.device, layer_seconds=1e-3))
+    context = replace(context, bounds=slow)
+    space = load_space("hybrid")
+    found = decode(space.complete({"size": 0.5, "axis": "depth"}), context)
+    assert slow.load(found.plan, found.precision) <= 1
+    with pytest.raises(AutoPruneError, match=r"axis width cannot keep to 8ms-latency \(its small"):
+        decode(space.complete({"size": 0.5, "axis": "width"}), context)
