@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autoprune.cli.options import Gpus, Home, example
+from autoprune.cli.options import Gpus, Home, Output, Rebuild, example
 
 EXAMPLE = example(
     "autoprune apply demo:7 -o smaller-model",
@@ -23,15 +22,8 @@ def apply(
             metavar="NAME:TRIAL",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Directory to write.", metavar="DIR")
-    ],
-    rebuild: Annotated[
-        bool,
-        typer.Option(
-            "--rebuild", help="Train it again, and state the difference to what was kept."
-        ),
-    ] = False,
+    output: Output,
+    rebuild: Rebuild = False,
     gpus: Gpus = 0.0,
     home: Home = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.cli.options import Gpus, Home, Json, TrackingUri, example, home_dir
+from autoprune.cli.options import Gpus, Home, Json, Output, Rebuild, TrackingUri, example, home_dir
 from autoprune.deploy.formats.table import HOLDS
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def export(
             metavar="NAME:TRIAL",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Directory to write.", metavar="DIR")
-    ],
+    output: Output,
     format_name: Annotated[
         str,
         typer.Option(
@@ -43,12 +41,7 @@ def export(
             metavar="FORMAT",
         ),
     ] = "hf",
-    rebuild: Annotated[
-        bool,
-        typer.Option(
-            "--rebuild", help="Train it again, and state the difference to what was kept."
-        ),
-    ] = False,
+    rebuild: Rebuild = False,
     gpus: Gpus = 0.0,
     register: Annotated[
         str | None,

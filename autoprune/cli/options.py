@@ -75,6 +75,11 @@ PLACE = "Where things are written"
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")
 ]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.", metavar="DIR")]
+Rebuild = Annotated[
+    bool,
+    typer.Option("--rebuild", help="Train it again, and state the difference to what was kept."),
+]
 Gpus = Annotated[float, typer.Option(help="GPUs to use; 0 computes on the CPU.", min=0.0)]
 Home = Annotated[
     Path | None, setting("home", PLACE, metavar="DIR", envvar="AUTOPRUNE_HOME", show_envvar=True)

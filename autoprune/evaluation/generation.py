@@ -6,7 +6,7 @@ with it answer for answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,6 +89,40 @@ def without_marks(processor: Any, text: str) -> str:
     return text.strip() if text.strip() else text
 
 
+def batch_for(
+    model: Any,
+    processor: Any,
+    texts: Sequence[str],
+    images: Sequence[Sequence[Any]],
+    padding_side: str,
+    options: Mapping[str, Any],
+) -> dict[str, torch.Tensor]:
+    """Return texts with their images as one padded batch, on the model's device and in its type.
+
+    Args:
+        model: that reads it.
+        processor: of the model.
+        texts: rendered by the chat template.
+        images: of each text; of all or of none.
+        padding_side: ``left`` or ``right``.
+        options: of the processor's call.
+    """
+    inputs = processor(
+        text=list(texts),
+        padding=True,
+        padding_side=padding_side,
+        return_tensors="pt",
+        **options,
+        **({"images": list(images)} if any(images) else {}),
+    )
+    weight = next(model.parameters())
+    return {
+        name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+        if name != "labels"
+    }
+
+
 @dataclass(frozen=True)
 class GenericEngine:
     """Batched ``model.generate`` behind the processor's chat template.
@@ -136,20 +170,8 @@ class GenericEngine:
             prompt_of(self.processor, without_marks(self.processor, question.text), len(shown))
             for question, shown in zip(questions, images, strict=True)
         ]
-        inputs = self.processor(
-            text=prompts,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            **call_options(self.processor, prompts[0]),
-            **({"images": images} if any(images) else {}),
-        )
-        weight = next(model.parameters())
-        inputs = {
-            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-            if name != "labels"
-        }
+        options = call_options(self.processor, prompts[0])
+        inputs = batch_for(model, self.processor, prompts, images, "left", options)
         ends = end_tokens(model, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
         made = model.generate(

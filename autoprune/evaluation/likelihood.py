@@ -12,7 +12,7 @@ import torch
 from autoprune.data.chat import TurnTokens, call_options, prompt_of, render_turns, tokenizer_of
 from autoprune.data.samples import Turn
 from autoprune.errors import AutoPruneError
-from autoprune.evaluation.generation import require_finite, without_marks
+from autoprune.evaluation.generation import batch_for, require_finite, without_marks
 
 MOST_LOGITS = 2**27
 """Numbers of a batch's output that are held at once: half a gigabyte in float32."""
@@ -87,20 +87,8 @@ def _alike(
     options = call_options(processor, rows[0][0])
     if rows[0][1].suffix is not None:
         options = {"suffix": [turn.suffix for _, turn in rows]}
-    inputs = processor(
-        text=[text for text, _ in rows],
-        padding=True,
-        padding_side="right",  # positions are counted from the left by every model's own forward
-        return_tensors="pt",
-        **options,
-        **({"images": images} if any(images) else {}),
-    )
-    weight = next(model.parameters())
-    inputs = {
-        name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-        if name != "labels"
-    }
+    # Padded behind, as positions are counted from the left by every model's own forward.
+    inputs = batch_for(model, processor, [text for text, _ in rows], images, "right", options)
     ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(dim=1).tolist()
     spans = [
         _span(tokenizer, turn, int(length)) for (_, turn), length in zip(rows, lengths, strict=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from autoprune.deploy.readme import Loading
+from autoprune.errors import AutoPruneError
 
 Stage = Callable[[str], None]
 
@@ -42,6 +44,23 @@ class Written:
     loading: Loading
     proved: tuple[str, ...]
     figures: Mapping[str, float]
+
+
+def require_libraries(name: str, packages: Mapping[str, str]) -> None:
+    """Check that what a format needs is installed.
+
+    Args:
+        name: of the format, and of the package's extra.
+        packages: by the module that is imported.
+
+    Raises:
+        AutoPruneError: names what is missing.
+    """
+    if missing := [package for module, package in packages.items() if find_spec(module) is None]:
+        raise AutoPruneError(
+            f"format {name} needs {', '.join(missing)}, not installed here: pip install "
+            f"'autoprune[{name}]'"
+        )
 
 
 class Format(Protocol):

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from autoprune.deploy.formats.format import Outline, Stage, Written
+from autoprune.deploy.formats.format import Outline, Stage, Written, require_libraries
 from autoprune.deploy.readme import Loading
 from autoprune.errors import AutoPruneError
 
@@ -123,12 +123,7 @@ class Gguf:
                 f"{refused}its tokenizer is of kind {kind}, and llama.cpp reads BPE and "
                 "SentencePiece; use --format hf or onnx"
             )
-        missing = [name for module, name in LIBRARIES.items() if find_spec(module) is None]
-        if missing:
-            raise AutoPruneError(
-                f"format gguf needs {', '.join(missing)}, not installed here: pip install "
-                "'autoprune[gguf]'"
-            )
+        require_libraries(self.name, LIBRARIES)
 
     def write(self, checkpoint: Path, work: Path, on_stage: Stage) -> Written:
         """Write and prove the file; see :class:`~.format.Format`."""

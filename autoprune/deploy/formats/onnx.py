@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from autoprune.deploy.formats.format import Outline, Stage, Written
+from autoprune.deploy.formats.format import Outline, Stage, Written, require_libraries
 from autoprune.deploy.readme import Loading
 from autoprune.errors import AutoPruneError
 
@@ -30,11 +29,7 @@ class Onnx:
         from autoprune.models.families import wrapper_of
         from autoprune.models.precision import PRECISIONS
 
-        if missing := [name for name in LIBRARIES if find_spec(name) is None]:
-            raise AutoPruneError(
-                f"format onnx needs {', '.join(missing)}, not installed here: pip install "
-                "'autoprune[onnx]'"
-            )
+        require_libraries(self.name, {name: name for name in LIBRARIES})
         wrapper = wrapper_of(outline.config)
         if wrapper.whole:
             raise AutoPruneError(
