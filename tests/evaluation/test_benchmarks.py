@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.benchmarks import MADE, write
+from support.yaml_tasks import write_tasks
 
 from autoprune.evaluation.bridge import Evaluator
 from autoprune.evaluation.external import tried
@@ -233,3 +234,14 @@ def test_influence_is_the_slope_of_the_score() -> None:
     assert few.influence is not None  # each image by itself: the slope, document by document
     expected = (hits[:60] - hits[:60].mean()) / (2 * few.score)
     np.testing.assert_allclose(few.influence, expected, atol=0.01)
+
+
+def test_tasks_that_share_images_share_their_splits(tmp_path: Path) -> None:
+    specs = resolve_tasks([*map(str, write_tasks(tmp_path))])
+    shown = {
+        split: [set(one.pool.images[one.rows]) for one in choose(specs, split)]
+        for split in ("search", "confirm", "report")
+    }
+    assert set.intersection(*shown["search"])
+    whole = {split: set.union(*found) for split, found in shown.items()}
+    assert sum(map(len, whole.values())) == len(set.union(*whole.values())) > 20

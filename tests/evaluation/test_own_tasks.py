@@ -391,14 +391,3 @@ def test_a_users_own_judge_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert keys_of(spec) == ["MY_API_KEY"]
     path.write_text(READ + "process_results: !function judge.plain\n")
     assert keys_of(resolve_tasks([str(path)])[0]) == []
-
-
-def test_tasks_that_share_images_share_their_splits(files: tuple[Path, Path]) -> None:
-    specs = resolve_tasks(list(map(str, files)))
-    shown = {
-        split: [set(one.pool.images[one.rows]) for one in choose(specs, split)]
-        for split in ("search", "confirm", "report")
-    }
-    assert set.intersection(*shown["search"])
-    whole = {split: set.union(*found) for split, found in shown.items()}
-    assert sum(map(len, whole.values())) == len(set.union(*whole.values())) > 20
