@@ -10,13 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoprune"
 
 # Which rooms each room may import from; a room may always import from itself.
-GROUND = {"errors", "identity", "amounts", "plugins"}
+GROUND = {"errors", "identity", "amounts", "plugins", "hub"}
 FLOOR_1 = GROUND | {"models", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "identity": GROUND,
     "amounts": set(),
     "plugins": GROUND,
+    "hub": set(),
     "models": GROUND,
     "data": GROUND | {"models"},
     "zoo": FLOOR_1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,10 @@ def _check_writable(path: Path) -> None:
     place = path.absolute().parent
     while not place.exists():
         place = place.parent
-    if not place.is_dir() or path.is_dir():
+    from autoprune.models.output import is_virtual
+
+    closed = not place.is_dir() or not os.access(place, os.W_OK | os.X_OK) or is_virtual(place)
+    if closed or path.is_dir():
         raise AutoPruneError(f"{path} cannot be written: name a file in a directory")
 
 

@@ -121,6 +121,8 @@ def search(
             typed[several] = listed(items, f"--{several}")
     if items := typed.pop("objective"):
         typed |= objective_settings(listed(items, "--objective"))
+    if name == "":
+        raise AutoPruneError("--name '' names nothing: give a name, or leave --name out")
     typed["home"] = home_dir(home)
     values = {
         field: tuple(value) if isinstance(value, list) else value

@@ -12,7 +12,7 @@ import numpy as np
 from autoprune.data.conversation import ConversationRow, check_system, conversation_row, talks
 from autoprune.data.samples import Sample, without_images
 from autoprune.data.sources.mix import scattered
-from autoprune.data.sources.user import UserSplits
+from autoprune.data.sources.user import TALKING, UserSplits
 from autoprune.data.splits import DataSpec
 from autoprune.errors import AutoPruneError
 from autoprune.models.families import text_config, wrapper_of
@@ -62,8 +62,17 @@ def longest_of(config: Any, data: DataSpec) -> int:
     Args:
         config: of the whole model.
         data: the user's data.
+
+    Raises:
+        AutoPruneError: more is asked than there are positions.
     """
-    return data.max_length or int(text_config(config).max_position_embeddings)
+    positions = int(text_config(config).max_position_embeddings)
+    if data.max_length is not None and data.max_length > positions:
+        raise AutoPruneError(
+            f"--max-length {data.max_length} is more than the {positions:,} positions of the "
+            "model: give that or less, or leave it out"
+        )
+    return data.max_length or positions
 
 
 def measure(
@@ -83,7 +92,8 @@ def measure(
 
     Raises:
         AutoPruneError: an image that does not decode, a row that the model cannot read, or no row
-            that fits; a system message that the processor has no place for, wherever it stands.
+            that fits, in all or in a split that is trained or measured on; a system message that
+            the processor has no place for, wherever it stands.
     """
     _check_system(splits, processor)
     reader = _Reader(splits, config, processor, longest)
@@ -115,6 +125,15 @@ def measure(
             f"no sample of {splits.name} fits into {longest:,} tokens, the shortest has "
             f"{int(tokens.min()):,}: raise --max-length"
         )
+    if part == 1.0:
+        gone = [p for p, (n, turns) in zip(judged, kept, strict=True) if n > longest and not turns]
+        for name in TALKING:
+            places = splits.places[name]
+            if np.isin(places, gone).all():
+                raise AutoPruneError(
+                    f"no sample of {splits.name}/{name} fits into {longest:,} tokens, "
+                    f"{left_out:,} of all {total:,} are longer: raise --max-length"
+                )
     return Lengths(longest, tokens, round(cut * part), round(left_out * part), part == 1.0)
 
 

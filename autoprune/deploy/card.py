@@ -103,19 +103,33 @@ def read_card(directory: Path) -> Card:
     Raises:
         AutoPruneError: a file is not readable, or an earlier version left too little.
     """
-    try:
-        files = (json.loads((directory / n).read_text()) for n in (PLAN, RECIPE, SCORES, SEARCH))
-        card = Card(*files)
-    except (OSError, ValueError) as error:
-        raise AutoPruneError(
-            f"the card of {directory} cannot be read ({error}): copy the checkpoint again"
-        ) from None
+    card = Card(*card_values(directory))
     if "form" not in card.scores:
         raise AutoPruneError(
             f"{directory} was written by an earlier version, whose card says too little: make it "
             f"again with 'autoprune apply {directory} --rebuild -o DIR'"
         )
     return card
+
+
+def card_values(directory: Path) -> tuple[dict[str, Any], ...]:
+    """Return what the four files of a card hold.
+
+    Raises:
+        AutoPruneError: one is not there, or holds no JSON object.
+    """
+    found = []
+    for name in (PLAN, RECIPE, SCORES, SEARCH):
+        try:
+            value = json.loads((directory / name).read_text())
+            if not isinstance(value, dict):
+                raise ValueError("no JSON object")
+        except (OSError, ValueError) as error:
+            raise AutoPruneError(
+                f"{directory / name} cannot be read ({error}): copy the checkpoint again"
+            ) from None
+        found.append(value)
+    return tuple(found)
 
 
 def card_files(facts: Facts, loading: Loading) -> dict[str, str]:

@@ -145,6 +145,11 @@ def score_model(
             f"--tasks {','.join(tasks)} and --data {refs} are two exams: leave --tasks out to ask "
             "about rows of the data, or --data to ask the tasks"
         )
+    if ref.rpartition(":")[2].isdigit() and ":" in ref and not Path(ref).exists():
+        raise AutoPruneError(
+            f"{ref} names a trial, and evaluate takes a checkpoint: 'autoprune export {ref} -o "
+            "DIR' writes one"
+        )
     specs = named_tasks(tasks, data, task_data, capabilities)
     split = split or ("confirm" if all(spec.family for spec in specs) else "all")
     check_tasks(specs, {split: samples})

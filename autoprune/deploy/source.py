@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.deploy.card import PLAN, RECIPE, SCORES, SEARCH
+from autoprune.deploy.card import PLAN, RECIPE, SCORES, SEARCH, card_values
 from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
@@ -122,11 +122,7 @@ def from_search(store: SearchStore, trial: int) -> Source:
     from autoprune.search.knobs.space import with_precisions
 
     folder = store.directory / "kept" / f"{trial:04d}"
-    candidate = None
-    if (folder / "candidate.json").is_file():
-        from autoprune.pipeline.candidate import Candidate
-
-        candidate = Candidate.from_dict(json.loads((folder / "candidate.json").read_text()))
+    candidate = kept_candidate(folder, f"{store.name}:{trial}")
     summary = store.summary()
     settings = store.settings({"home": store.directory.parent.parent})
     seed = record.seed if candidate is None else candidate.recipe.seed
@@ -147,6 +143,30 @@ def from_search(store: SearchStore, trial: int) -> Source:
         layout=None if record.layout is None else Layout.from_dict(record.layout),
         plan=record.plan,
     )
+
+
+def kept_candidate(folder: Path, name: str) -> Candidate | None:
+    """Return the plan and recipe that a search kept of a trial; None where it kept none.
+
+    Args:
+        folder: that the search keeps the trial in.
+        name: of the trial, as typed.
+
+    Raises:
+        AutoPruneError: the file was damaged.
+    """
+    from autoprune.pipeline.candidate import Candidate
+
+    path = folder / "candidate.json"
+    try:
+        return Candidate.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AutoPruneError(
+            f"{path} was damaged ({type(error).__name__}: {error}): remove it, then 'autoprune "
+            f"export {name} --rebuild -o DIR' trains it again"
+        ) from None
 
 
 def is_checkpoint(directory: Path) -> bool:
@@ -170,9 +190,7 @@ def from_checkpoint(directory: Path, home: Path) -> Source:
     from autoprune.tracking.records.point import FrontPoint
 
     try:
-        plan, recipe, scores, search = (
-            json.loads((directory / name).read_text()) for name in (PLAN, RECIPE, SCORES, SEARCH)
-        )
+        plan, recipe, scores, search = card_values(directory)
         precision = plan.pop("precision")
         settings = make_settings({**search["settings"], "home": home})
         point = scores["confirmed"]

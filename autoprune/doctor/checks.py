@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Literal
 from autoprune.cost.bytes import format_bytes
 from autoprune.doctor.machine import Machine
 from autoprune.errors import AutoPruneError
+from autoprune.hub import reachable, switched_off
 from autoprune.search.preflight import check_home
 from autoprune.search.settings import SearchSettings
 
@@ -187,16 +187,15 @@ def _files(patient: Patient) -> Iterator[Check]:
 
 
 def _hub(patient: Patient) -> Iterator[Check]:
-    offline = [
-        name
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-        if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-    ]
+    offline = switched_off()
     if offline:
         found = f"switched off by {', '.join(offline)}: models and data come from this machine"
         yield Check("hub", "note", found, f"unset {' '.join(offline)} to fetch by name")
-    else:
+    elif reachable():
         yield Check("hub", "ok", "asked for models and data that go by a name")
+    else:
+        found = "does not answer: models and data come from this machine"
+        yield Check("hub", "note", found, "connect it to fetch by name, or give directories")
 
 
 def _embedded(patient: Patient) -> Iterator[Check]:

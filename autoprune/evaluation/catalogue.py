@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from autoprune.errors import AutoPruneError
+from autoprune.evaluation.fields import check_own
 from autoprune.identity import content_hash, file_hash
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
@@ -76,7 +77,7 @@ class TaskFile:
     @property
     def own(self) -> Mapping[str, Any]:
         """What the file says to AutoPrune: ``metadata: {autoprune: {...}}``."""
-        return dict(self._said("autoprune") or {})
+        return check_own(self._said("autoprune"), self.path)
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from autoprune.errors import AutoPruneError
 from autoprune.evaluation import harness
 from autoprune.evaluation.documents import Documents
+from autoprune.evaluation.fields import check_columns
 from autoprune.evaluation.pools import Chosen, Pool, pool_of, target_text
 from autoprune.evaluation.reading import of_filter, raw_score
 from autoprune.evaluation.sources import config_of
@@ -133,6 +134,7 @@ def tried(spec: TaskSpec) -> TaskSpec:
         AutoPruneError: see above.
     """
     pool = pool_of(spec)
+    check_columns(config_of(spec), pool.data.column_names, spec.name)
     filters = [one.name for one in pool.task._filters]
     if spec.filter not in filters:
         spec = replace(spec, filter=filters[0])
@@ -182,6 +184,8 @@ def _rightly(pool: Pool, spec: TaskSpec) -> float:
         task = harness.build_task(config_of(spec), given, process=False)
         harness.select_docs(task, pool.split)
         harness.only_metrics(task, spec.metrics)
+        for row in range(len(data)):
+            pictures(task, pool.split, row)
         results = harness.run([task], say, rank)
         logged = of_filter(spec, results["samples"][spec.name], len(data), task)
         return raw_score(spec, results, logged)

@@ -79,7 +79,11 @@ def quietly() -> Iterator[None]:
     try:
         for module in modules:
             module.tqdm = silent
-        with no_progress_bars(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            no_progress_bars(),
+            silent("datasets"),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             yield
     finally:
         for module, bar in zip(modules, kept, strict=True):

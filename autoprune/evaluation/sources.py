@@ -6,15 +6,15 @@ Whatever is in the way is one line: no hub, no login, no such file, a column tha
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import AutoPruneError
+from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.evaluation.catalogue import read_yaml
 from autoprune.evaluation.harness import ANSWERING, build_task, lmms_eval, quietly
 from autoprune.evaluation.tasks import TaskSpec
+from autoprune.hub import asked, switched_off
 
 
 def load_all(spec: TaskSpec) -> Any:
@@ -27,12 +27,12 @@ def load_all(spec: TaskSpec) -> Any:
     kind = str(config.get("output_type", "generate_until"))
     if kind not in ANSWERING:
         raise AutoPruneError(
-            f"task {spec.name!r} is of type {kind}, which talks in rounds or draws: choose one of "
-            f"type {', '.join(ANSWERING)}"
+            f"task {spec.name!r} is of type {kind}, which is unknown, talks in rounds or draws: "
+            f"choose one of type {', '.join(ANSWERING)}"
         )
     split = split_of(config)
     if not spec.data:
-        with _telling(spec, config):
+        with _telling(spec, config), asked():
             return build_task(config)
     data = local_copy(spec, split, config.get("dataset_name"))
     joined = bool(spec.joined) and spec.joined in data[split].column_names
@@ -173,12 +173,13 @@ class _telling:  # noqa: N801 - used as a context manager
                 )
             reach = kinds & {"ConnectionError", "ConnectError", "TimeoutException", "HTTPError"}
             absent = kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}
-            if "OfflineModeIsEnabled" in kinds or (_offline() and (reach or absent)):
+            uncached = "is not cached in" in text
+            if switched_off() and (reach or absent or uncached or "OfflineModeIsEnabled" in kinds):
                 return (
-                    f"task {name!r} reads {place} from the Hugging Face hub, and HF_HUB_OFFLINE "
-                    f"keeps it away: unset it, or {mend}"
+                    f"task {name!r} reads {place} from the Hugging Face hub, and "
+                    f"{switched_off()[0]} keeps it away: unset it, or {mend}"
                 )
-            if reach:
+            if reach or uncached or "OfflineModeIsEnabled" in kinds:
                 return (
                     f"task {name!r} reads {place} from the Hugging Face hub, which does not "
                     f"answer: connect this machine, or {mend}"
@@ -194,11 +195,35 @@ class _telling:  # noqa: N801 - used as a context manager
                     f"({_first_line(causes[0])}): mend dataset_path or data_files in its file, or "
                     f"{mend}"
                 )
+        missing = causes[0].args[0] if isinstance(causes[0], KeyError) and causes[0].args else None
+        if missing is not None and missing == split_of(self.config):
+            return (
+                f"task {name!r} asks split {missing!r}, which its documents do not have: mend "
+                "test_split in its file"
+            )
+        if missing is not None and missing in _metrics(self.config):
+            return (
+                f"task {name!r} lists metric {missing!r}, which lmms-eval does not have"
+                f"{did_you_mean(str(missing), _registered())}: mend metric_list in its file"
+            )
         there = "" if self.columns is None else f"; columns there: {', '.join(self.columns)}"
         return (
             f"task {name!r} cannot read its documents ({_first_line(causes[0])}{there}): give it "
             "those that its file asks for"
         )
+
+
+def _metrics(config: Mapping[str, Any]) -> list[Any]:
+    listed = config.get("metric_list") or []
+    return [metric.get("metric") for metric in listed if isinstance(metric, Mapping)]
+
+
+def _registered() -> list[str]:
+    """Return the metrics that lmms-eval knows by name."""
+    lmms_eval()
+    from lmms_eval.api.registry import METRIC_REGISTRY
+
+    return list(METRIC_REGISTRY)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -209,13 +234,6 @@ def _causes(error: BaseException) -> list[BaseException]:
         found.append(left)
         left = left.__cause__ or left.__context__
     return found
-
-
-def _offline() -> bool:
-    return any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-    )
 
 
 def _first_line(error: BaseException) -> str:

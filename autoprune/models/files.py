@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoprune import hub
 from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.identity import content_hash, file_hash
 
@@ -86,7 +87,8 @@ def _hub_directory(name: str) -> Path:
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
     patterns.append("conversation.py")  # the prompt of some original layouts; read, never run
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        with hub.asked():
+            return Path(snapshot_download(name, allow_patterns=patterns))
     except LocalEntryNotFoundError:
         raise AutoPruneError(
             f"model {name!r} is neither a directory nor in the local cache, and the hub cannot "
@@ -148,6 +150,11 @@ def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
         raise AutoPruneError(
             f"{directory} holds pickled weights only: save them as safetensors first "
             "(model.save_pretrained writes those)"
+        )
+    elif (directory / "onnx").is_dir() or any(directory.glob("*.gguf")):
+        raise AutoPruneError(
+            f"{directory} holds an exported model in another format, which its README says how to "
+            "run: pass the checkpoint that it was made from"
         )
     else:
         raise AutoPruneError(

@@ -45,7 +45,16 @@ def check_output_dir(path: str | Path) -> Path:
             f"output {out} cannot be written: no permission to write in {parent}; name another "
             "directory"
         )
+    if is_virtual(parent):
+        raise AutoPruneError(
+            f"output {out} cannot be written: {parent} holds no files; name another directory"
+        )
     return out
+
+
+def is_virtual(place: Path) -> bool:
+    """Whether a directory is the kernel's own: permissions let root write there, nothing can."""
+    return any(place.is_relative_to(root) for root in ("/proc", "/sys"))
 
 
 @contextmanager

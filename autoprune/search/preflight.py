@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoprune.errors import AutoPruneError
+from autoprune.models.output import is_virtual
 from autoprune.search.settings import SearchSettings
 from autoprune.tracking.location import check_tracking, sqlite_path
 
@@ -90,13 +91,8 @@ def check_home(home: Path) -> None:
         raise AutoPruneError(f"home {home} cannot be made: {place} is a file; {mend}")
     if not os.access(place, os.W_OK | os.X_OK):
         raise AutoPruneError(f"home {home} cannot be written: no permission in {place}; {mend}")
-    if _is_virtual(place):
+    if is_virtual(place):
         raise AutoPruneError(f"home {home} cannot be made: {place} holds no files; {mend}")
-
-
-def _is_virtual(place: Path) -> bool:
-    """Whether a directory is the kernel's own: permissions let root write there, nothing can."""
-    return any(place.is_relative_to(root) for root in ("/proc", "/sys"))
 
 
 def check_tasks(specs: Sequence[TaskSpec], sizes: Mapping[str, int | None]) -> None:

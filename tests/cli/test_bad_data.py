@@ -63,6 +63,21 @@ def long_answers(folder: Path) -> None:
     edited(lambda data: [{k: v for k, v in one.items() if k != "image"} for one in data])(folder)
 
 
+def one_short(folder: Path) -> None:
+    """All rows but a few of the training split are long."""
+    from autoprune.data.sources.user import open_data, read_data
+
+    splits = open_data(read_data([str(folder / "mine.json")], folder / "images"))
+    short = set(splits.rows[splits.places["train"][:9]].tolist())
+    long = said(("what ? " * 30, "3"))
+    edited(
+        lambda data: [
+            {**one, "conversations": said((f"{i} ?", "3")) if i in short else long}
+            for i, one in enumerate(data)
+        ]
+    )(folder)
+
+
 def parquet(folder: Path) -> None:
     from datasets import Dataset
 
@@ -133,7 +148,15 @@ TABLE = [
     Bad("length that nothing fits", f"{SEARCH} {MINE} --max-length 9",
         ("9 tokens", "--max-length")),
     Bad("answers that are long", f"{SEARCH} {MINE}", ("5 words", "--tasks"), long_answers),
-    Bad("few rows", f"{SEARCH} {MINE}", ("4 rows", "too few"), edited(lambda data: data[:4])),
+    Bad("length that nothing to measure on fits", f"{SEARCH} {MINE} --max-length 18",
+        ("no sample of mine/calibration", "18 tokens", "--max-length"), one_short),
+    Bad("length beyond the model's", f"{SEARCH} {MINE} --max-length 9999",
+        ("--max-length 9999", "512")),
+    Bad("parquet that is none", f"{SEARCH} --data {{dir}}/x.parquet",
+        ("x.parquet", "cannot be loaded"),
+        lambda folder: (folder / "x.parquet").write_bytes(b"PAR1") and None),
+    Bad("few rows", f"{SEARCH} {MINE}", ("mine.json", "4 rows", "too few"),
+        edited(lambda data: data[:4])),
     Bad("images without data", f"{SEARCH} --images {{dir}}/images", ("--images", "--data")),
     Bad("length without data", f"{SEARCH} --max-length 9", ("--max-length", "--data")),
     Bad("length of nothing", f"{SEARCH} {MINE} --max-length 0", ("--max-length 0",)),

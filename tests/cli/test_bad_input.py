@@ -96,6 +96,30 @@ def full_directory(folder: Path) -> None:
     (folder / "out" / "precious.txt").write_text("keep me")
 
 
+def damaged_candidate(folder: Path) -> None:
+    full_directory(folder)
+    kept = folder / "home" / "searches" / "first" / "kept" / "0000"
+    kept.mkdir(parents=True)
+    (kept / "candidate.json").write_text('{"plan": ')
+
+
+def checkpoint(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Leave what ``apply`` writes of a checkpoint's card, and break it."""
+
+    def prepare(folder: Path) -> None:
+        (folder / "cut").mkdir()
+        for name in ("plan", "recipe", "scores", "search"):
+            (folder / "cut" / f"{name}.json").write_text("{}")
+        change(folder / "cut")
+
+    return prepare
+
+
+def exported_graphs(model: Path) -> None:
+    no_weights(model)
+    (model / "onnx").mkdir()
+
+
 SEARCH = "search --home {dir}/home"
 
 
@@ -280,6 +304,24 @@ TABLE = [
     Bad("export without a trial", "export first -o {dir}/out", ("first", "demo:7")),
     Bad("export onto a full directory", "export first:0 -o {dir}/out --home {dir}/home",
         ("out", "not empty"), full_directory),
+    Bad("export where nothing can be written",
+        "export first:0 --format onnx -o /proc/out --home {dir}/home", ("/proc/out",),
+        full_directory),
+    Bad("export of a damaged plan", "export first:0 -o {dir}/new --home {dir}/home",
+        ("candidate.json was damaged", "export first:0 --rebuild"), damaged_candidate),
+    Bad("export of a checkpoint with a damaged card",
+        "export {dir}/cut --format onnx -o {dir}/new",
+        ("cut/plan.json cannot be read", "copy the checkpoint again"),
+        checkpoint(lambda cut: (cut / "plan.json").write_text("{") and None)),
+    Bad("export of a checkpoint whose card is a list",
+        "export {dir}/cut --format onnx -o {dir}/new", ("cut/search.json", "no JSON object"),
+        checkpoint(lambda cut: (cut / "search.json").write_text("[]") and None)),
+    Bad("evaluate of a trial", "evaluate first:0", ("first:0", "autoprune export first:0 -o DIR")),
+    Bad("evaluate of exported graphs", "evaluate {dir}/model", ("model", "another format"),
+        model_dir(exported_graphs)),
+    Bad("search of an empty name", f"{SEARCH} --name=", ("--name ''", "leave --name out")),
+    Bad("profile where nothing can be written", "profile --home /proc/x",
+        ("/proc/x", "cannot be written")),
     Bad("space of no name", "spaces hybird", ("hybird", "'hybrid'")),
     Bad("YAML of no space", "spaces --yaml", ("--yaml", "spaces NAME")),
     Bad("YAML of no name", "spaces hybird --yaml", ("hybird", "'hybrid'")),

@@ -210,6 +210,13 @@ def test_names_that_are_refused(names: list[str], more: dict[str, list[str]], li
         (READ.replace("test_split: test", ""), "has no test_split"),
         (READ.replace("metric_list:", "other:"), "lists no metric"),
         ("include: own.yaml\n" + READ, "includes itself"),
+        (READ.replace("chance: 0.1", "chance: much"), "chance 'much' is not a share"),
+        (READ.replace("chance: 0.1", "chance: 1.5"), r"chance 1.5 is not .*\[0, 1\)"),
+        (READ.replace("chance: 0.1", "chnce: 0.1"), "'chnce' .did you mean 'chance'"),
+        (READ.replace("chance: 0.1", "maximum: 0"), "maximum 0 is not"),
+        (READ.replace("chance: 0.1", "max_new_tokens: 2.5"), "max_new_tokens 2.5 is not"),
+        (READ.replace("capability: reading", "capability: [1]"), "a list of words"),
+        (READ.replace("{chance: 0.1, capability: reading}", "reading"), "is no mapping"),
     ],
 )
 def test_files_that_are_no_tasks(text: str, line: str, tmp_path: Path) -> None:
@@ -234,6 +241,11 @@ def test_files_that_are_no_tasks(text: str, line: str, tmp_path: Path) -> None:
         ),
         (CHOOSE.replace("doc_to_choice: options", "doc_to_choice: nothing"), "cannot"),
         (READ.replace("doc_to_visual: image", "nonsense: 1"), "nonsense"),
+        (READ.replace("doc_to_visual: image", "doc_to_visual: imge"), "'imge'.*'image'"),
+        (READ.replace("doc_to_text: question", "doc_to_text: quesion"), "'quesion'.*'question'"),
+        (READ.replace("doc_to_target: answer", "doc_to_target: label"), "'label' names no column"),
+        (READ.replace("test_split: test", "test_split: val"), "split 'val', which .* do not have"),
+        (READ.replace("exact_match", "exakt_match"), "'exakt_match', which .*'exact_match'"),
     ],
 )
 def test_documents_that_do_not_suit_the_task(
@@ -257,6 +269,9 @@ def test_data_that_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         pool_of(spec)
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("autoprune.hub.reachable", lambda: False)
+    with pytest.raises(AutoPruneError, match="does not answer: connect this machine"):
+        pool_of(spec)
 
     def failing(error: Exception) -> Callable[..., Any]:
         def load(*args: Any, **kwargs: Any) -> Any:
@@ -342,7 +357,7 @@ def test_a_copy_without_what_the_task_reads(tmp_path: Path) -> None:
     less = datasets.load_from_disk(str(place)).remove_columns("answer")
     less.to_parquet(tmp_path / "less.parquet")
     (spec,) = resolve_tasks(["pope"], data=[f"pope={tmp_path / 'less.parquet'}"])
-    with pytest.raises(AutoPruneError, match=r"'answer'.*columns there: .*question"):
+    with pytest.raises(AutoPruneError, match=r"'answer' names no column.*question"):
         tried(spec)
     few = datasets.load_from_disk(str(place)).select(range(9))
     few.to_parquet(tmp_path / "few.parquet")

@@ -87,8 +87,13 @@ def families(sources: Sequence[Source], of: np.ndarray, rows: np.ndarray) -> np.
     return found
 
 
-def assigned(of: np.ndarray, family: np.ndarray) -> dict[str, np.ndarray]:
+def assigned(of: np.ndarray, family: np.ndarray, called: str = "data") -> dict[str, np.ndarray]:
     """Return the places of each split's rows, families kept together, each source in its share.
+
+    Args:
+        of: ``int64 [n]``: the source of each row.
+        family: ``int64 [n]``: what each row is about.
+        called: what the rows are called in a message.
 
     Raises:
         AutoPruneError: there is not one family for each split.
@@ -119,7 +124,7 @@ def assigned(of: np.ndarray, family: np.ndarray) -> dict[str, np.ndarray]:
     empty = [name for name, places in splits.items() if not places]
     if empty:
         raise AutoPruneError(
-            f"{total:,} rows about {len(order):,} different images or texts are too few to hold "
-            f"some out (nothing is left for {', '.join(empty)}): give more"
+            f"{called}: {total:,} rows about {len(order):,} different images or texts are too few "
+            f"to hold some out (nothing is left for {', '.join(empty)}): give more"
         )
     return {name: np.sort(np.array(places)) for name, places in splits.items()}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from autoprune import hub
 from autoprune.errors import AutoPruneError, did_you_mean
 
 _BATCH = 1000
@@ -127,7 +128,8 @@ def _loaded(ref: str) -> Any:
             files = [str(path) for path in sorted(place.rglob("*.parquet"))]
             found = load_dataset("parquet", data_files=files, split="train")
         else:
-            found = load_dataset(name)
+            with hub.asked():
+                found = load_dataset(name)
     if not isinstance(found, DatasetDict):
         return found
     wanted = split or ("train" if "train" in found else next(iter(found), ""))
@@ -154,11 +156,14 @@ def _in_a_line(ref: str) -> Iterator[None]:
     off = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        yield
+        with hub.silent("datasets"):
+            yield
     except AutoPruneError:
         raise
     except Exception as error:  # whatever a reader, the hub or a network raises
         reason = " ".join(str(error).split())[:200]
+        if not Path(_named(ref)[0]).exists() and not hub.switched_off() and not hub.reachable():
+            reason = "the Hugging Face hub does not answer"
         raise AutoPruneError(
             f"data set {ref!r} cannot be loaded ({reason}): name a JSON or parquet file, a folder "
             "of save_to_disk, or a data set that can be reached"

@@ -36,7 +36,8 @@ class UserSplits:
         self.sources = list(sources)
         self.of, self.rows = chosen_rows(self.sources, data.sources)
         self.family = families(self.sources, self.of, self.rows)
-        self.places = assigned(self.of, self.family)
+        called = ", ".join(source.ref for source in sources)
+        self.places = assigned(self.of, self.family, called)
         self._identity = identity_of(data, self.sources)
 
     @property

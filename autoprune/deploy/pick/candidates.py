@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.deploy.pick.choose import Differ, Entry
 from autoprune.deploy.pick.limits import Limit
+from autoprune.deploy.source import kept_candidate
 from autoprune.errors import AutoPruneError, did_you_mean
 
 if TYPE_CHECKING:
@@ -221,9 +221,9 @@ def plan_of(candidate: Candidate, dense: Inspected) -> PruningPlan:
     from autoprune.pruning.plan import LayerPlan, PruningPlan
 
     store, trial = candidate.search.store, candidate.point.trial
-    path = store.directory / "kept" / f"{trial:04d}" / "candidate.json"
-    if path.is_file():
-        return PruningPlan.from_dict(json.loads(path.read_text())["plan"])
+    kept = kept_candidate(store.directory / "kept" / f"{trial:04d}", candidate.name)
+    if kept is not None:
+        return kept.plan
     keep = candidate.search.records[trial].keep
     if keep is None:
         raise AutoPruneError(
