@@ -6,8 +6,10 @@ where neither its search nor its dense model is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 DATA_LICENCE = (
@@ -111,10 +113,16 @@ def readme(
         "## Licences",
         "",
         f"- model: {dense['licence']}",
-        f"- data: {', '.join(settings.get('data') or ()) or DATA_LICENCE}",
+        f"- data: {_data(settings.get('data') or ()) or DATA_LICENCE}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _data(typed: Sequence[str]) -> str:
+    """Return the sources of a user's data, files by their names: where they lay says nothing."""
+    refs = [re.sub(r"=[\d.]+$", "", source) for source in typed]
+    return ", ".join(PurePath(ref).name if PurePath(ref).is_absolute() else ref for ref in refs)
 
 
 def front_matter(scores: Mapping[str, Any], search: Mapping[str, Any], loading: Loading) -> str:

@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 from support.confirmed import finished_search
 from support.decoding import CONTEXT
+from support.user_data import llava
 
 from autoprune.deploy.apply import apply_kept, rebuild
 from autoprune.deploy.card import Dense, Facts, card_files, read_card
@@ -125,6 +126,15 @@ def test_a_card_says_what_a_reader_needs(facts: Facts, tmp_path: Path) -> None:
     everything = "".join(files.values())
     assert "secret" not in everything  # what is this machine's alone stays here
     assert str(tmp_path) not in everything
+
+
+def test_a_card_names_the_data_that_was_recovered_on(facts: Facts, tmp_path: Path) -> None:
+    own = llava(tmp_path / "a=b")
+    asked = {"data": (str(own), f"{own}=2.5", "someone/instructions"), "data_identity": "known"}
+    settings = facts.settings.model_copy(update=asked)
+    card = card_files(replace(facts, settings=settings), LOADING)["README.md"]
+    assert "- data: mine.json, mine.json, someone/instructions\n" in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.parametrize(
