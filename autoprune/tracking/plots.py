@@ -148,7 +148,7 @@ def draw_latency(axes: Axes, summary: SearchSummary, records: Sequence[TrialReco
                 zorder=3,
             )
     labels: list[Label] = []
-    for point in (*summary.points, *summary.baselines):
+    for point in {p.trial: p for p in (*summary.points, *summary.baselines)}.values():
         if point.latency is None:
             continue
         aside = point.dominated or point.missed

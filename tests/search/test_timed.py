@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ from autoprune.cost.devices import Device
 from autoprune.cost.latency import Latency
 from autoprune.errors import AutoPruneError
 from autoprune.models.shape import spec_of
+from autoprune.search import problem
 from autoprune.search.candidates.bounds import Bounds
+from autoprune.search.knobs.space import load_space
+from autoprune.search.settings import make_settings
 from autoprune.search.timed import timed_here
 from autoprune.tracking.records.point import FrontPoint, Retention
 from autoprune.tracking.records.summary import SearchSummary
@@ -136,3 +140,23 @@ def test_a_machine_that_is_not_at_rest_is_told_of(
         assert item.measured is not None
         ends = item.measured.low, item.measured.seconds, item.measured.high
         assert ends == (min(1.0, last) * 1e-3, 1e-3, max(1.0, last) * 1e-3)
+
+
+@pytest.mark.parametrize(("device", "timed"), [("here", True), ("l4", False), (None, False)])
+def test_a_search_for_this_machine_alone_is_timed(
+    device: str | None, timed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    other = SUMMARY.model_copy(update={"name": "timed"})
+    monkeypatch.setattr(problem, "timed_here", lambda *given: other)
+    bounds = Bounds(SPEC, deployment_of(CONFIG, 40, 0), HERE)
+    prepared: Any = problem.PreparedSearch(
+        settings=make_settings({"device": device}),
+        space=load_space("hybrid"),
+        assets=SimpleNamespace(config=CONFIG),  # type: ignore[arg-type]
+        context=SimpleNamespace(bounds=bounds),  # type: ignore[arg-type]
+        budget=SUMMARY.budget,
+    )
+    found = prepared.timed(SUMMARY, [], told.append, told.append)
+    assert found is (other if timed else SUMMARY)
+    assert bool(told) == timed
