@@ -185,8 +185,10 @@ def _facts(
     left: tuple[str, ...],
 ) -> Facts:
     from autoprune.models.families import wrapper_of
+    from autoprune.models.files import origin_of
     from autoprune.zoo import EMBEDDED
 
+    hub = dense.ref != EMBEDDED and not Path(dense.ref).expanduser().exists()
     licence = dense.licence or (MADE_HERE if dense.ref == EMBEDDED else "other (none is stated)")
     return Facts(
         settings=source.settings,
@@ -199,7 +201,8 @@ def _facts(
             dense.spec,
             dense_scores,
             vision=wrapper_of(dense.config).projector is not None,
-            hub=dense.ref != EMBEDDED and not Path(dense.ref).exists(),
+            hub=hub,
+            base=dense.ref if hub else origin_of(dense.directory),
         ),
         split=made.split,
         scores=made.scores,

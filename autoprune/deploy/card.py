@@ -34,6 +34,7 @@ class Dense:
         scores: task -> score.
         vision: whether it reads images.
         hub: whether ``ref`` is a name on the Hugging Face hub.
+        base: name there of what it is, or was made from, if that is known.
     """
 
     ref: str
@@ -43,6 +44,7 @@ class Dense:
     scores: Mapping[str, float]
     vision: bool = True
     hub: bool = False
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def scores_of(facts: Facts) -> dict[str, Any]:
             "params": facts.dense.spec.total_params,
             "licence": facts.dense.licence,
             "hub": facts.dense.hub,
+            "base_model": facts.dense.base,
             "scores": dict(facts.dense.scores),
         },
         "form": facts.dense.spec.deployability(facts.candidate.plan.shapes),

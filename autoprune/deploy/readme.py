@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 DATA_LICENCE = (
@@ -67,12 +67,13 @@ def readme(
         "---",
         front_matter(scores, search, loading),
         "---",
-        f"# {dense['model']}, cut to {scores['fraction']:.1%}",
+        f"# {called(dense)}, cut to {scores['fraction']:.1%}",
         "",
         f"AutoPrune's candidate `{name}`: {scores['params']:,} of {dense['params']:,} parameters "
         f"({scores['fraction']:.1%} of the whole model; {scores['backbone_removed']:.1%} of the "
         "language backbone removed).",
         f"The search's budget was {', '.join(settings['budgets'])}.",
+        *_origin(dense),
         "",
         *_stored(scores, loading),
         "",
@@ -125,6 +126,29 @@ def _data(typed: Sequence[str]) -> str:
     return ", ".join(PurePath(ref).name if PurePath(ref).is_absolute() else ref for ref in refs)
 
 
+def called(dense: Mapping[str, Any]) -> str:
+    """Return what to call the dense model: a path of some machine would lead nowhere."""
+    name: str = dense["model"]
+    return name if dense["hub"] else Path(name).expanduser().name or name
+
+
+def _base(dense: Mapping[str, Any]) -> str | None:
+    """Return the name on the hub of the dense model, or of what it was made from."""
+    name: str | None = dense.get("base_model")  # earlier versions did not note it
+    return name or (dense["model"] if dense["hub"] else None)
+
+
+def _origin(dense: Mapping[str, Any]) -> list[str]:
+    """Say where the dense model lay, if that was a directory."""
+    from autoprune.zoo import EMBEDDED
+
+    if dense["hub"] or dense["model"] == EMBEDDED:
+        return []
+    base = _base(dense)
+    whence = f", whose files say that it comes from {base}" if base else ""
+    return [f"The dense model was a local directory, `{called(dense)}`{whence}."]
+
+
 def front_matter(scores: Mapping[str, Any], search: Mapping[str, Any], loading: Loading) -> str:
     """Return the card's metadata as YAML, in the form that the hub checks."""
     import yaml
@@ -135,8 +159,8 @@ def front_matter(scores: Mapping[str, Any], search: Mapping[str, Any], loading: 
     values: dict[str, Any] = {"license": identifier if identifier in LICENCES else "other"}
     if values["license"] == "other" and identifier != "other":
         values["license_name"] = dense["licence"]
-    if dense["hub"]:
-        values["base_model"] = dense["model"]  # a path of some machine would lead nowhere
+    if base := _base(dense):
+        values["base_model"] = base
     values |= {
         "library_name": loading.library,
         "pipeline_tag": pipeline,

@@ -37,6 +37,8 @@ _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_FOLDERS = ("checkpoint", "checkpoints", "data", "model", "models", "output", "outputs", "runs")
+"""What folders of one's own are called: a path that begins so is no name on the hub."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,24 @@ def resolve_ref(ref: str | Path, named: Mapping[str, Any] | None = None) -> Path
     raise AutoPruneError(
         f"model {text!r} does not exist{near}: pass a directory or the name of a model on the hub"
     )
+
+
+def origin_of(directory: Path) -> str | None:
+    """Return the name on the hub of what a directory holds or was made from, if anything tells.
+
+    A snapshot in the hub's own cache is known by its place. Elsewhere the configuration may name
+    what it was loaded from when it was saved, ``_name_or_path``.
+
+    Raises:
+        AutoPruneError: its configuration cannot be read.
+    """
+    for part in directory.absolute().parts:
+        if part.startswith("models--") and part.count("--") == 2:
+            return part.removeprefix("models--").replace("--", "/")
+    said = str(read_config(directory).get("_name_or_path") or "")
+    if _HUB_NAME.fullmatch(said) and said.partition("/")[0].lower() not in _FOLDERS:
+        return said
+    return None
 
 
 def _hub_directory(name: str) -> Path:

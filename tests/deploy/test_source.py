@@ -148,6 +148,7 @@ def test_a_card_names_the_data_that_was_recovered_on(facts: Facts, tmp_path: Pat
 def test_a_card_has_the_form_of_the_hub(
     facts: Facts, licence: str, hub: bool, expected: dict[str, str]
 ) -> None:
+    # Cards of earlier versions note no base, and those of hub models have themselves.
     dense = replace(facts.dense, ref="llava-hf/llava-1.5-7b-hf", licence=licence, hub=hub)
     card = ModelCard(card_files(replace(facts, dense=dense), LOADING)["README.md"])
     values = card.data.to_dict()
@@ -162,6 +163,39 @@ def test_a_card_has_the_form_of_the_hub(
     assert by_task == facts.scores
     kept = [r.metric_value for r in results if r.metric_type == "retention"]
     assert kept == [0.9, 0.88, 0.92]  # the mean over seeds, and its interval
+
+
+# where the dense model lay, what it was made from, and what the card calls it and its base
+LOCAL: list[tuple[str, str | None, str, str]] = [
+    ("/home/me/my-vlm", None, "# my-vlm, cut to", "was a local directory, `my-vlm`."),
+    ("my-vlm/", None, "# my-vlm, cut to", "was a local directory, `my-vlm`."),
+    (
+        "../my-vlm",
+        "llava-hf/llava-1.5-7b-hf",
+        "# my-vlm, cut to",
+        "`my-vlm`, whose files say that it comes from llava-hf/llava-1.5-7b-hf.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("ref", "base", "title", "line"), LOCAL)
+def test_a_card_of_a_local_model_names_what_others_can_find(
+    facts: Facts, ref: str, base: str | None, title: str, line: str
+) -> None:
+    dense = replace(facts.dense, ref=ref, base=base)
+    text = card_files(replace(facts, dense=dense), LOADING)["README.md"]
+    assert title in text
+    assert line in text
+    data = Path("/home/me/talks.json")
+    settings = make_settings({"data": (f"{data}=2", "org/name"), "data_identity": "d"})
+    trained = card_files(replace(facts, dense=dense, settings=settings), LOADING)["README.md"]
+    assert "- data: talks.json, org/name" in trained
+    assert "/home/me" not in trained
+    assert "/home/me" not in text
+    assert ModelCard(text).data.to_dict().get("base_model") == base
+    ours = card_files(facts, LOADING)["README.md"]
+    assert "# embedded, cut to" in ours
+    assert "local directory" not in ours
 
 
 def test_a_card_of_an_earlier_version_is_refused(facts: Facts, tmp_path: Path) -> None:

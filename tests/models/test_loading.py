@@ -298,3 +298,27 @@ def test_nearest_directory_is_named(tiny: Path) -> None:
         load_model(tiny.parent / "tiny-lava")
     with pytest.raises(AutoPruneError, match="is a file"):
         load_model(tiny / "config.json")
+
+
+# where a directory lies, what its configuration says of itself, and what it comes from
+ORIGINS: list[tuple[str, str | None, str | None]] = [
+    ("mine", None, None),
+    ("mine", "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-7b-hf"),
+    ("mine", "/data/llava-hf/llava-1.5-7b-hf", None),
+    ("mine", "./llava-hf/llava-1.5-7b-hf", None),
+    ("mine", "llava-1.5-7b", None),
+    ("mine", "checkpoints/llava-1.5-7b", None),
+    ("models--llava-hf--llava-1.5-7b-hf/snapshots/abc", None, "llava-hf/llava-1.5-7b-hf"),
+    ("models--gpt2/snapshots/abc", None, None),
+]
+
+
+@pytest.mark.parametrize(("place", "said", "origin"), ORIGINS)
+def test_what_a_directory_comes_from(
+    place: str, said: str | None, origin: str | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    named = {} if said is None else {"_name_or_path": said}
+    (folder / "config.json").write_text(json.dumps({"model_type": "llava", **named}))
+    assert files.origin_of(folder) == origin
