@@ -222,7 +222,10 @@ def _shown_system(processor: Any, sample: Sample) -> dict[str, Any] | None:
         if wanted not in " ".join(text.split()) or "'type': 'text'" in text:
             continue
         # Some know two roles, and take whatever is not the one for the other.
-        if all(_opened(processor, role, content, asked) != text for role in ("user", "assistant")):
+        first = sample.system.split()[0]
+        said = _opened(processor, "assistant", content, asked)
+        answers = bool(said) and said.partition(first)[0] == text.partition(first)[0]
+        if not answers and text != _opened(processor, "user", content, asked):
             return {"role": "system", "content": content}
     return None
 

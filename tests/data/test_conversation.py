@@ -210,6 +210,13 @@ TEMPLATES: dict[str, tuple[str, str | None]] = {
         + "{% endif %}{% endfor %}" + _LAST,
         f"{SYSTEM} user:",
     ),
+    # the same where no conversation begins with an answer
+    "bare and strict": (
+        "{% if messages[0]['role'] == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+        "{% for m in messages %}{% if m['role'] == 'system' %}" + _SAID + " {% else %}" + _TURNS
+        + "{% endif %}{% endfor %}" + _LAST,
+        f"{SYSTEM} user:",
+    ),
     # ChatML: a role like any other, and a default where there is none (Qwen2-VL)
     "default": (
         _FIRST + "{% else %}on the left {% endif %}{% for m in messages %}" + _TURNS
