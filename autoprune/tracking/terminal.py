@@ -72,6 +72,7 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     `model` is the share of the whole model that is kept, `cut` the share of the backbone that
     is removed. Where sizes are in bytes, `stored` are those of the weights, `bits` those of a
     weight of the backbone, and `model` the share of the dense model's bytes.
+    Where the time of a token is shown, what is cut (`axis`) is said in wide tables only.
 
     Args:
         summary: The search.
@@ -92,7 +93,8 @@ def front_table(summary: SearchSummary, *, dominated: bool = False, wide: bool =
     sizes += _token_columns(summary, wide)
     for name in ("trial", *sizes, "cut"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("axis", no_wrap=True)
+    if _says_axis(summary, wide):
+        table.add_column("axis", no_wrap=True)
     table.add_column("recovery", overflow="fold")
     table.add_column("data", justify="right", no_wrap=True)
     table.add_column("retention 95 %", no_wrap=True)
@@ -195,6 +197,11 @@ def _token_columns(summary: SearchSummary, wide: bool) -> list[str]:
     return ["a token"] if asked else []
 
 
+def _says_axis(summary: SearchSummary, wide: bool) -> bool:
+    """Whether there is room for the axis, which the plot's marks say too."""
+    return wide or not _token_columns(summary, wide)
+
+
 def _token_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[str]:
     known = {"measured": point.measured_latency}
     found = [known.get(name, point.latency) for name in _token_columns(summary, wide)]
@@ -215,7 +222,7 @@ def _size_cells(summary: SearchSummary, point: FrontPoint, wide: bool) -> list[s
 
 
 def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str | Text]:
-    r = point.retention
+    r, axis = point.retention, _says_axis(summary, wide)
     notes = []
     if point.baseline:
         notes.append(point.baseline)
@@ -234,7 +241,7 @@ def _cells(summary: SearchSummary, point: FrontPoint, *, wide: bool) -> list[str
         str(point.trial),
         *_size_cells(summary, point, wide),
         f"{point.backbone_removed:.0%}",
-        Text(point.axis, style=COLOURS.get(point.axis, "magenta")),
+        *([Text(point.axis, style=COLOURS.get(point.axis, "magenta"))] if axis else []),
         point.recovery,
         f"{point.data_fraction:.0%}",
         retention,
