@@ -145,7 +145,12 @@ def _falling(
 def _heads(
     now: PruningPlan, layer: LayerPlan, aim: LayerPlan, scores: UnitScores, share: float
 ) -> tuple[int, ...]:
-    """Thin the heads of a layer: whole KV groups, or equally many heads of each."""
+    """Thin the heads of a layer: whole KV groups, or equally many heads of each.
+
+    What is gone stays gone, even if a plan that was made anew wants heads there.
+    """
+    if not layer.heads:
+        return ()
     groups, wanted = now.kv_heads(layer), now.kv_heads(aim)
     if set(wanted) < set(groups):
         count = len(groups) - int((len(groups) - len(wanted)) * share)

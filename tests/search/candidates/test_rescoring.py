@@ -79,6 +79,18 @@ def test_ten_steps_lead_from_dense_to_the_wanted_plan() -> None:
     assert len(coarse.layers[1].channels) % 8 == 0
 
 
+def test_what_is_gone_stays_gone_where_a_later_plan_wants_it() -> None:
+    """Scores that are measured anew may want units of a sublayer that has been dropped."""
+    model = tiny_model(gqa=True)
+    found = scores(measure(model, sample_set(), range(4)))
+    start = dense_plan(spec_of(model))
+    first, *rest = start.layers
+    now = replace(start, layers=(replace(first, heads=()), *rest))
+    wanted = replace(start, layers=(replace(first, heads=first.heads[:2]), *rest))
+    for step in (1, 10):
+        assert part_way(now, wanted, found, step, 10).layers[0].heads == ()
+
+
 # ---- on the embedded model
 
 DECAYS = ("cosine", "linear")
