@@ -174,9 +174,13 @@ def test_the_study_is_told_and_the_front_keeps_to_it(tmp_path: Path) -> None:
     best = {trial.user_attrs["trial"] for trial in c.study._study.best_trials}
     assert best
     assert all(not below[number] for number in best)
-    # A search that goes on takes up where it was.
+    # A search that goes on takes up where it was, and judges as it did at every rung.
     again = campaign(tmp_path, floors=("digits_read=0.9",), trials=10)
     assert [r.trial for r in again.front()] == [r.trial for r in front]
+    assert not any(a.violation for a in c.halving.arrivals[0].values())  # nothing is scored there
+    assert any(a.violation for a in c.halving.arrivals[1].values())
+    for rung, arrivals in c.halving.arrivals.items():
+        assert again.halving.arrivals[rung] == arrivals
 
 
 def test_halving_puts_what_is_below_last() -> None:

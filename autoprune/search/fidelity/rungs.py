@@ -33,6 +33,9 @@ def with_rung(record: TrialRecord, fields: Mapping[str, Any]) -> TrialRecord:
     if rung == 0 and fields.get("proxy_kl") is not None:
         value = -fields["proxy_kl"]
     merged["rung_values"] = (*record.rung_values[:rung], value)
+    short = sum(dict(fields.get("missed", {})).values())
+    unknown = (0.0,) * (rung - len(record.rung_missed))
+    merged["rung_missed"] = (*record.rung_missed[:rung], *unknown, short)
     return TrialRecord.model_validate(merged)
 
 
@@ -62,19 +65,22 @@ def arrival_of(
         size,
         value,
         record.axis,
-        violation(record, budget),
+        violation(record, budget, rung),
         latency[0] if latency else None,
     )
 
 
-def violation(record: TrialRecord, budget: Budget | None) -> float:
+def violation(record: TrialRecord, budget: Budget | None, rung: int = 0) -> float:
     """Return by what share a candidate is over the budget, in the unit where that is most.
 
     0 inside, as decoding means all to be; a record of another version or by another decoder may
-    not be. What it is below the floors comes to it, as the last rung has measured it.
+    not be. What it was below the floors at the rung comes to it: a search that goes on judges by
+    what was known then, as it did.
     """
+    known = rung < len(record.rung_missed)
+    short = record.rung_missed[rung] if known else record.violation
     if budget is None:
-        return record.violation
+        return short
     over = [
         size_in(record, unit) / bound - 1
         for unit in ("params", "bytes", "memory")
@@ -82,7 +88,7 @@ def violation(record: TrialRecord, budget: Budget | None) -> float:
     ]
     if budget.latency and record.latency:
         over.append(record.latency / budget.latency - 1)
-    return max(0.0, *over) + record.violation
+    return max(0.0, *over) + short
 
 
 def rung_records(

@@ -108,6 +108,7 @@ class TrialRecord(Record):
     retention_raw: Figure = None
     scores: dict[str, FiniteFloat] = {}  # task -> score, 0..1
     missed: dict[str, FiniteFloat] = {}  # floor -> by how much it is below, at the last rung
+    rung_missed: tuple[FiniteFloat, ...] = ()  # by how much in all, at each rung
     stage_seconds: dict[str, FiniteFloat] = {}
     flops: Figure = None
     seed: int = 0
