@@ -92,6 +92,13 @@ class Bounds:
             if taken > bound.most:
                 yield bound, taken
 
+    def unmet(self, smallest: Kept, precision: str) -> str:
+        """Return the bounds that even the smallest plan of an axis is over, in words."""
+        return " and ".join(
+            f"{bound.text} (its smallest plan takes {said_amount(bound.unit, taken)})"
+            for bound, taken in self.broken(smallest, precision)
+        )
+
 
 def prompt_of(settings: SearchSettings, config: Any) -> Deployment:
     """Return the prompt that a search's memory and latency are said for.

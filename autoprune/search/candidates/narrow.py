@@ -18,6 +18,7 @@ from autoprune.pruning.allocation import reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.search.candidates.even import even_plan
 from autoprune.search.candidates.sizes import Sizes, channel_multiple, read_sizes
+from autoprune.search.candidates.sizing import multiple_of
 from autoprune.search.knobs.grid import SWITCHES, idle
 from autoprune.search.knobs.space import Choice, Range, Space, with_knobs
 from autoprune.search.knobs.table import KNOBS, RATIOS, Value
@@ -52,9 +53,11 @@ def narrow(
 
     Raises:
         AutoPruneError: for absolute sizes of which none lies within the budget, or which are
-            not what the search counts.
+            not what the search counts; for axes of which none keeps to the bounds.
     """
     space, notes = _sizes_within(space, settings, spec, precision, config)
+    space, more = _axes_within(space, settings, spec, precision, config)
+    notes += more
     reasons: dict[str, str] = {}
     stock = settings.deployable == "stock"
     if stock:
@@ -152,6 +155,35 @@ def _sizes_within(
     notes = [f"left out: {', '.join(left)} of the backbone removed ({said})"] if left else []
     found = with_knobs(space, {"backbone_removed": Choice(choices=inside)})
     return found, notes + _gives_way(found, sizes, settings, spec, precision)
+
+
+def _axes_within(
+    space: Space, settings: SearchSettings, spec: BackboneSpec, precision: str, config: Any
+) -> tuple[Space, list[str]]:
+    """Leave axes out whose smallest plan is over a bound of memory, latency or bytes."""
+    domain = space.knobs.get("axis")
+    if config is None or not isinstance(domain, Choice):
+        return space, []
+    sizes = read_sizes(settings, spec, precision, config)
+    bounds, multiple = sizes.bounds, channel_multiple(settings, spec)
+    if bounds is None or not bounds.limits:
+        return space, []
+    stock = settings.deployable == "stock"
+    over: dict[str, str] = {}
+    for axis in map(str, domain.choices):
+        smallest = {
+            bits: even_plan(spec, 0, multiple_of(bits, multiple), stock, axis)
+            for bits in sizes.spans or (precision,)
+        }
+        if all(bounds.load(plan, bits) > 1 for bits, plan in smallest.items()):
+            bits, plan = min(smallest.items(), key=lambda item: bounds.load(item[1], item[0]))
+            over[axis] = bounds.unmet(plan, bits)
+    if len(over) == len(domain.choices):
+        said = "; ".join(f"axis {axis} cannot keep to {unmet}" for axis, unmet in over.items())
+        raise AutoPruneError(f"space {space.name}: {said}: ask for more, or use another space")
+    kept = tuple(axis for axis in domain.choices if axis not in over)
+    notes = [f"left out: axis {axis}, which cannot keep to {unmet}" for axis, unmet in over.items()]
+    return with_knobs(space, {"axis": Choice(choices=kept)}), notes
 
 
 def _gives_way(

@@ -24,7 +24,7 @@ from autoprune.pruning.allocation import allocate, largest_unit, reachable
 from autoprune.pruning.knobs import Allocation
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.scores import UnitScores
-from autoprune.search.candidates.bounds import Bounds, said_amount
+from autoprune.search.candidates.bounds import Bounds
 
 Shapes = TypeVar("Shapes", bound=Shaped)
 
@@ -239,11 +239,7 @@ class BoundedSizing:
 
     def unmet(self, scores: UnitScores, allocation: Allocation) -> str:
         """Return the bounds that even the smallest plan of an allocation is over, in words."""
-        plan = self._smallest(scores, allocation)
-        return " and ".join(
-            f"{bound.text} (its smallest plan takes {said_amount(bound.unit, taken)})"
-            for bound, taken in self.bounds.broken(plan, self.precision)
-        )
+        return self.bounds.unmet(self._smallest(scores, allocation), self.precision)
 
     def _smallest(self, scores: UnitScores, allocation: Allocation) -> PruningPlan:
         spec, multiple = self.inner.spec, self.inner.multiple

@@ -289,3 +289,35 @@ def test_an_axis_that_cannot_keep_a_bound_is_said_to() -> None:
     assert slow.load(found.plan, found.precision) <= 1
     with pytest.raises(AutoPruneError, match=r"axis width cannot keep to 8ms-latency \(its small"):
         decode(space.complete({"size": 0.5, "axis": "width"}), context)
+
+
+@pytest.mark.parametrize(
+    ("budget", "values", "left"),
+    [
+        ("500us-latency", {}, ("width", "depth", "hybrid")),
+        ("65us-latency", {}, ("width", "hybrid")),
+        ("30us-latency", {}, ("hybrid",)),
+        ("4MiB-memory", {}, ("hybrid",)),
+        ("4MiB-memory", {"quantize": ("none", "int8")}, ("width", "hybrid")),
+    ],
+)
+def test_axes_that_cannot_keep_a_bound_are_not_sampled(
+    budget: str, values: dict[str, Any], left: tuple[str, ...]
+) -> None:
+    settings = make_settings({"budgets": (budget,), "device": "raspberry-pi-5-4gb", **values})
+    space = load_space("hybrid")
+    if "quantize" in values:
+        space = with_precisions(space, settings.precisions)
+    every = space.knobs["axis"].values()
+    found = narrow_for(settings, space, inspect("embedded"))
+    assert set(found.space.knobs["axis"].values()) == set(left)
+    said = [note for note in found.notes if note.startswith("left out: axis")]
+    assert len(said) == len(every) - len(left)
+    assert all(f"cannot keep to {budget} (its smallest plan takes " in note for note in said)
+
+
+def test_a_space_without_an_axis_that_keeps_a_bound_is_refused() -> None:
+    settings = make_settings({"budgets": ("65us-latency",), "device": "raspberry-pi-5-4gb"})
+    with pytest.raises(AutoPruneError, match="space depth: axis depth cannot keep to 65us") as said:
+        narrow_for(settings, load_space("depth"), inspect("embedded"))
+    assert "\n" not in str(said.value)
