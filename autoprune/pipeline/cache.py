@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 # What a cached result may depend on; an edit of any of it makes the result unknown again.
 _FLOORS = ("models", "data", "zoo", "cost", "pruning", "recovery", "evaluation", "pipeline")
-_MODULES = ("resources.py", "identity.py", "plugins.py")
+_MODULES = ("resources.py", "identity.py", "plugins.py", "hub.py")
 
 
 class Cache:

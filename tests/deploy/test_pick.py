@@ -118,44 +118,6 @@ def test_where_nothing_fits_the_nearest_is_named() -> None:
     assert found.nearest.name == "tiny"
 
 
-@pytest.mark.parametrize(
-    ("typed", "bounds"),
-    [
-        ({"max_latency": "40ms"}, [0.04]),
-        ({"max_latency": "1.5 s", "max_params": "850m"}, [1.5, 850e6]),
-        ({"max_params": "3B", "max_memory": "6GiB"}, [3e9, 6 * 2**30]),
-        ({"min_retention": 0.95, "max_memory": "500MB"}, [0.95, 500e6]),
-        ({"max_params": "1200000"}, [1.2e6]),
-    ],
-)
-def test_limits_are_read(typed: dict[str, Any], bounds: list[float]) -> None:
-    assert [limit.bound for limit in read_limits(**typed)] == pytest.approx(bounds)
-
-
-def test_a_bound_that_is_just_met_is_met() -> None:
-    kept = (0.86 - 0.5) / (0.9 - 0.5)
-    assert kept < 0.9
-    limit = Limit("--floor", "pope=0.9", "kept", 0.9, most=False)
-    assert limit.missed({"kept": kept}) == 0.0
-    assert limit.missed({"kept": 0.81}) == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        ({"max_latency": "40"}, "--max-latency '40' cannot be read"),
-        ({"max_latency": "-3ms"}, "--max-latency '-3ms' cannot be read"),
-        ({"max_memory": "6 giraffes"}, "--max-memory '6 giraffes' cannot be read"),
-        ({"max_params": "0B"}, "--max-params '0B' is not above zero"),
-        ({"max_params": "1.2.3B"}, "--max-params '1.2.3B' is not above zero"),
-        ({"min_retention": 1.5}, "--min-retention 1.5 is no share"),
-    ],
-)
-def test_limits_that_cannot_be_read_are_named(typed: dict[str, Any], said: str) -> None:
-    with pytest.raises(AutoPruneError, match=said):
-        read_limits(**typed)
-
-
 FOUND = {0.30: 0.55, 0.45: 0.78, 0.46: 0.78, 0.58: 0.90}
 BASES = {"uniform": (0.60, 0.70)}
 

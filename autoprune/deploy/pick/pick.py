@@ -275,7 +275,10 @@ def nothing_fits(found: Picked) -> str:
     assert nearest is not None
     parts = []
     for limit in found.limits:
-        best = min(found.candidates, key=lambda c: limit.missed(c.entry.figures))
+        known = [c for c in found.candidates if limit.figure in c.entry.figures]
+        if not known:
+            continue
+        best = min(known, key=lambda c: limit.missed(c.entry.figures))
         if by := limit.missed(best.entry.figures):
             end = "least" if limit.most else "most"
             parts.append(
