@@ -24,7 +24,7 @@ from autoprune.evaluation.floors import (
 from autoprune.evaluation.scores import TaskScore, TaskScores
 from autoprune.evaluation.tasks import resolve_tasks
 from autoprune.search.fidelity.halving import order
-from autoprune.search.fidelity.rungs import arrival_of
+from autoprune.search.fidelity.rungs import arrival_of, with_rung
 from autoprune.search.fronts.confirm import Confirmed, front_points, members
 from autoprune.search.study import FLOORS
 from autoprune.tracking.records.trial import TrialRecord
@@ -177,27 +177,31 @@ def test_the_study_is_told_and_the_front_keeps_to_it(tmp_path: Path) -> None:
     # A search that goes on takes up where it was, and judges as it did at every rung.
     again = campaign(tmp_path, floors=("digits_read=0.9",), trials=10)
     assert [r.trial for r in again.front()] == [r.trial for r in front]
-    assert not any(a.violation for a in c.halving.arrivals[0].values())  # nothing is scored there
-    assert any(a.violation for a in c.halving.arrivals[1].values())
     for rung, arrivals in c.halving.arrivals.items():
         assert again.halving.arrivals[rung] == arrivals
 
 
-def test_halving_puts_what_is_below_last() -> None:
-    def at(trial: int, retained: float, **short: float) -> Any:
-        record = TrialRecord(
-            trial=trial,
-            state="running",
-            fraction=0.5,
-            retention=retained,
-            rung=1,
-            rung_values=(-0.1, retained),
-            missed=short,
-        )
-        return arrival_of(record, 1, "params")
+def test_halving_takes_what_is_below_off() -> None:
+    def at(trial: int, size: float, retained: float, **short: float) -> Any:
+        record = TrialRecord(trial=trial, state="running", fraction=size)
+        for rung, lacks in enumerate(({}, short)):
+            measured = {"rung": rung, "retention": retained, "proxy_kl": 0.1, "missed": lacks}
+            record = with_rung(record, measured)
+        return [arrival_of(record, rung, "params") for rung in (0, 1)]
 
-    found = [at(0, 0.9, digits_read=0.2), at(1, 0.5), at(2, 0.95, digits_read=0.1)]
-    assert order(found) == [1, 2, 0]
+    first, found = zip(
+        at(0, 0.5, 0.9, digits_read=0.2),
+        at(1, 0.5, 0.6),
+        at(2, 0.5, 0.95, digits_read=0.1),
+        at(3, 0.3, 0.5, digits_read=0.4),
+        strict=True,
+    )
+    assert [arrival.value for arrival in found] == pytest.approx([0.7, 0.6, 0.85, 0.1])
+    assert {arrival.value for arrival in first} == {-0.1}
+    assert not any(arrival.violation for arrival in found)
+    # Half recovered the small one is far below, and is not ranked behind all that are larger.
+    assert set(order(found)[:2]) == {2, 3}
+    assert order(found)[2:] == [0, 1]
 
 
 def test_what_is_confirmed_meets_the_floors_or_comes_nearest() -> None:

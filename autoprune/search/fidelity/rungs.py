@@ -50,6 +50,10 @@ def arrival_of(
 ) -> Arrival | None:
     """Return how a rung's result counts in halving, or None where it measured nothing.
 
+    What it is below the floors is taken off its value: half recovered, hardly any candidate meets
+    them, and were they a bound here, the larger ones of each rung would go on, whatever a small
+    one would have come to.
+
     Args:
         record: of the trial.
         rung: index.
@@ -60,27 +64,26 @@ def arrival_of(
     if costs is None or value is None or not math.isfinite(value):
         return None
     size, *latency = costs
+    known = rung < len(record.rung_missed)
+    short = record.rung_missed[rung] if known else record.violation
     return Arrival(
         record.trial,
         size,
-        value,
+        value - short if rung else value,  # before recovery nothing is scored
         record.axis,
-        violation(record, budget, rung),
+        violation(record, budget),
         latency[0] if latency else None,
     )
 
 
-def violation(record: TrialRecord, budget: Budget | None, rung: int = 0) -> float:
+def violation(record: TrialRecord, budget: Budget | None) -> float:
     """Return by what share a candidate is over the budget, in the unit where that is most.
 
     0 inside, as decoding means all to be; a record of another version or by another decoder may
-    not be. What it was below the floors at the rung comes to it: a search that goes on judges by
-    what was known then, as it did.
+    not be.
     """
-    known = rung < len(record.rung_missed)
-    short = record.rung_missed[rung] if known else record.violation
     if budget is None:
-        return short
+        return 0.0
     over = [
         size_in(record, unit) / bound - 1
         for unit in ("params", "bytes", "memory")
@@ -88,7 +91,7 @@ def violation(record: TrialRecord, budget: Budget | None, rung: int = 0) -> floa
     ]
     if budget.latency and record.latency:
         over.append(record.latency / budget.latency - 1)
-    return max(0.0, *over) + short
+    return max(0.0, *over)
 
 
 def rung_records(
