@@ -96,11 +96,11 @@ def evaluate(
 
 
 def pick(
-    *names: str,
+    *names: Names,
     device: str | None = None,
     min_retention: float | None = None,
     max_latency: str | None = None,
-    max_params: str | None = None,
+    max_params: str | int | None = None,
     max_memory: str | None = None,
     context: int | None = None,
     cost_model: str | None = None,
@@ -130,14 +130,17 @@ def pick(
     """
     from autoprune.deploy.pick.pick import pick_named
 
+    def text(limit: object) -> str | None:
+        return None if limit is None else str(limit)
+
     return pick_named(
-        names,
+        tuple(name for several in names for name in names_of(several)),
         home=Path(home),
         device=device,
         min_retention=min_retention,
-        max_latency=max_latency,
-        max_params=max_params,
-        max_memory=max_memory,
+        max_latency=text(max_latency),
+        max_params=text(max_params),
+        max_memory=text(max_memory),
         context=context,
         cost_model=cost_model,
         floors=names_of(floor),

@@ -102,6 +102,8 @@ def prune(
     from autoprune.search.workers.session import resources_of
 
     settings = settings_of(options)
+    if not isinstance(knobs or {}, Mapping):
+        raise AutoPruneError(f"knobs {knobs!r} are no mapping: write them as {{'axis': 'width'}}")
     space = with_precisions(load_space(settings.space), settings.precisions)
     given = space.complete(dict(knobs or {}))
     preflight(settings)
@@ -136,6 +138,8 @@ def recover(
         AutoPruneError: for a model that is recovered already.
         RecoveryDiverged: if the loss leaves the finite numbers.
     """
+    if not isinstance(pruned, SmallerModel):
+        raise AutoPruneError(f"{pruned!r} is no pruned model: give what autoprune.prune returned")
     if pruned.recovered:
         raise AutoPruneError(
             "this model is recovered already: prune it again, and recover it by the other recipe"

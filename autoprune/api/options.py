@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,7 +10,7 @@ from autoprune.errors import AutoPruneError, did_you_mean
 from autoprune.search.options import flag, objective_settings
 from autoprune.search.settings import SearchSettings, make_settings
 
-Names = str | Sequence[str]
+Names = str | Sequence[str] | Mapping[str, object]
 """One, several, or several with commas between them."""
 
 
@@ -102,6 +102,11 @@ def settings_of(options: Mapping[str, Any]) -> SearchSettings:
 
 
 def names_of(value: Names) -> tuple[str, ...]:
-    """Return names one by one."""
-    given = [value] if isinstance(value, (str, Path)) else list(value)
+    """Return names one by one; a mapping's as ``NAME=VALUE``."""
+    given: list[object]
+    if isinstance(value, Mapping):
+        given = [f"{name}={what}" for name, what in value.items()]
+    else:
+        alone = isinstance(value, (str, Path)) or not isinstance(value, Iterable)
+        given = [value] if alone else list(value)
     return tuple(part.strip() for item in given for part in str(item).split(",") if part.strip())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autoprune.tracking.records.point import FrontPoint
 
 PLAN, RECIPE, SCORES, SEARCH = "plan.json", "recipe.json", "scores.json", "search.json"
+CARD = (PLAN, RECIPE, SCORES, SEARCH)
 MADE_HERE = "Apache-2.0 (the embedded model is part of AutoPrune)"
 
 
@@ -121,7 +122,7 @@ def card_values(directory: Path) -> tuple[dict[str, Any], ...]:
         AutoPruneError: one is not there, or holds no JSON object.
     """
     found = []
-    for name in (PLAN, RECIPE, SCORES, SEARCH):
+    for name in CARD:
         try:
             value = json.loads((directory / name).read_text())
             if not isinstance(value, dict):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.deploy.apply import Applied, Stage, apply_kept, rebuild
-from autoprune.deploy.card import read_card
+from autoprune.deploy.card import CARD, read_card
 from autoprune.deploy.formats.format import Format, Outline
 from autoprune.deploy.formats.table import CHECKPOINT, find_format
 from autoprune.deploy.source import (
@@ -82,8 +82,10 @@ def source_of(
         return from_search(searched, trial)
     directory = Path(ref)
     if not is_checkpoint(directory):
+        lacks = next((name for name in CARD if not (directory / name).is_file()), "")
         raise AutoPruneError(
-            f"{ref} is no checkpoint that apply wrote: give NAME:TRIAL, such as demo:7"
+            f"{ref} is no checkpoint that apply wrote (it has no {lacks}): give NAME:TRIAL, such "
+            "as demo:7"
         )
     if not checkpoint:
         raise AutoPruneError(
@@ -194,7 +196,7 @@ def export(
         AutoPruneError: the format is unknown or cannot hold it, its libraries are missing, the
             output cannot be used, or the proof failed.
     """
-    from autoprune.models.output import check_output_dir
+    from autoprune.models.output import check_output_dir, scratch_prefix, sweep
 
     target = check_output_dir(out)
     found = find_format(format_name)
@@ -206,7 +208,8 @@ def export(
     if not again and source.weights is not None and source.weights.is_dir():
         return _converted(found, source.weights, target, on_stage)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.hf.") as scratch:
+    sweep(target)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=scratch_prefix(target)) as scratch:
         checkpoint = Path(scratch) / "checkpoint"
         made = _made(source, checkpoint, again, gpus, on_stage)
         if outline is None:

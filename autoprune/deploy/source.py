@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.deploy.card import PLAN, RECIPE, SCORES, SEARCH, card_values
+from autoprune.deploy.card import CARD, card_values
 from autoprune.errors import AutoPruneError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def kept_candidate(folder: Path, name: str) -> Candidate | None:
 
 def is_checkpoint(directory: Path) -> bool:
     """Whether ``apply`` wrote this directory."""
-    return all((directory / name).is_file() for name in (PLAN, RECIPE, SCORES, SEARCH))
+    return all((directory / name).is_file() for name in CARD)
 
 
 def from_checkpoint(directory: Path, home: Path) -> Source:

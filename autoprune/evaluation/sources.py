@@ -208,9 +208,15 @@ class _telling:  # noqa: N801 - used as a context manager
             )
         there = "" if self.columns is None else f"; columns there: {', '.join(self.columns)}"
         return (
-            f"task {name!r} cannot read its documents ({_first_line(causes[0])}{there}): give it "
-            "those that its file asks for"
+            f"task {name!r} cannot read its documents{_files_of(self.config)} "
+            f"({_first_line(causes[0])}{there}): give it those that its file asks for"
         )
+
+
+def _files_of(config: Mapping[str, Any]) -> str:
+    """Name the files that a task's documents are in, where its file says any."""
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    return f" in {files}" if files else ""
 
 
 def _metrics(config: Mapping[str, Any]) -> list[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,6 +59,34 @@ def is_virtual(place: Path) -> bool:
     return any(place.is_relative_to(root) for root in ("/proc", "/sys"))
 
 
+def scratch_prefix(out: Path) -> str:
+    """Return how directories begin that ``out`` is made in, beside it: hidden, and by whom."""
+    return f".{out.name}.{_machine()}-{os.getpid()}."
+
+
+def sweep(out: Path) -> None:
+    """Remove what processes of this machine left beside ``out`` when they were killed."""
+    form = re.compile(rf"\.{re.escape(out.name)}\.{re.escape(_machine())}-(\d+)\.\w+")
+    for place in out.parent.iterdir() if out.parent.is_dir() else ():
+        found = form.fullmatch(place.name)
+        if found and not _alive(int(found[1])):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _machine() -> str:
+    return re.sub(r"\W", "_", platform.node()) or "here"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
     """Give a directory to write into, and move it to ``out`` if the block ends without an error.
@@ -72,7 +102,8 @@ def written_whole(out: Path) -> Iterator[Path]:
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        sweep(out)
+        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=scratch_prefix(out)))
     except OSError as error:
         raise AutoPruneError(
             f"output {out} cannot be written ({error.strerror}): name another directory"

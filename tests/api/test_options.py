@@ -99,11 +99,27 @@ def test_options_are_read_as_they_are_typed(tmp_path: Path) -> None:
         ({"budgets": "50%"}, "unknown option 'budgets' .did you mean 'budget'"),
         ({"trials": 0}, "--trials 0 is below 1"),
         ({"sampler": "tpa"}, "did you mean 'tpe'"),
+        ({"budget": 60}, "budget '60' has no unit"),
+        ({"floor": {"nope": 0.5}}, "--floor nope=0.5: no such task"),
     ],
 )
 def test_what_the_command_refuses_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(AutoPruneError, match=words):
         autoprune.search(**options)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: autoprune.prune(budget="50%", knobs=["axis"]), "no mapping: write them as"),
+        (lambda: autoprune.recover("demo:7"), "'demo:7' is no pruned model"),
+        (lambda: autoprune.pick(["nope", "nope"]), "'nope' is named twice"),
+        (lambda: autoprune.pick("nope", max_latency=40), "--max-latency '40' cannot be read"),
+    ],
+)
+def test_values_of_another_kind_are_refused(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(AutoPruneError, match=words):
+        call()
 
 
 def test_the_library_is_imported_when_it_is_used() -> None:

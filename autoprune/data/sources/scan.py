@@ -249,6 +249,12 @@ def _fields(
     for name, usual in _USUAL.items():
         named = [mapping[name]] if mapping.get(name) in there else []
         found[name] = next((c for c in [*named, *usual] if c in there), None)
+    for name in ("question", "answer"):
+        if found[name] in pictures:
+            raise AutoPruneError(
+                f"--columns {name}={found[name]}: column {found[name]!r} of {ref} holds images: "
+                "name one of text"
+            )
     if found["image"] is None and len(pictures) > 1:
         raise AutoPruneError(
             f"{ref} has several columns of images ({', '.join(pictures)}): name the one to read, "
