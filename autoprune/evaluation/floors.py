@@ -65,11 +65,18 @@ def read_floors(items: Iterable[str], specs: Sequence[TaskSpec]) -> tuple[Floor,
     return tuple(floors.values())
 
 
-def floors_of(least: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> tuple[Floor, ...]:
-    """Return floors again from what a search has written down of them."""
-    tasks = {task for group in groups.values() for task in group}
+def floors_of(
+    least: Mapping[str, float], groups: Mapping[str, Sequence[str]], dense: TaskScores
+) -> tuple[Floor, ...]:
+    """Return floors again from what a search has written down of them.
+
+    Args:
+        least: share by the name of a task or a capability; a task comes before.
+        groups: tasks by capability.
+        dense: of the search, which knows its tasks.
+    """
     return tuple(
-        Floor(name, (name,) if name in tasks else tuple(groups.get(name, (name,))), share)
+        Floor(name, (name,) if name in dense.by_task else tuple(groups[name]), share)
         for name, share in least.items()
     )
 

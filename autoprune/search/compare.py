@@ -117,7 +117,7 @@ def compare_searches(searches: Sequence[Finished]) -> Comparison:
                 dense,
                 objective=objective,
                 groups=s.summary.groups,
-                floors=floors_of(s.summary.floors, s.summary.groups),
+                floors=floors_of(s.summary.floors, s.summary.groups, s.dense),
             ),
         )
         for s in searches

@@ -215,6 +215,21 @@ def test_a_floor_is_a_constraint(tmp_path: Path) -> None:
     assert kept[chosen(easier)] < 0.85  # what is typed replaces it
 
 
+def test_of_floors_of_several_searches_the_highest_holds(tmp_path: Path) -> None:
+    high, low = (
+        searched(
+            tmp_path,
+            f"s{10 * share:g}",
+            FOUND,
+            floors=(f"digits_read={share}",),
+            draw=int(10 * share),
+        )
+        for share in (0.8, 0.5)
+    )
+    for pair in ([high, low], [low, high]):
+        assert "--floor digits_read=0.8" in pick(pair).to_dict()["constraints"]
+
+
 @pytest.mark.parametrize(
     ("typed", "more", "said"),
     [

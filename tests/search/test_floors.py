@@ -16,6 +16,7 @@ from autoprune.errors import AutoPruneError
 from autoprune.evaluation.floors import (
     Floor,
     check_floors,
+    floors_of,
     groups_of,
     kept_of,
     missed,
@@ -122,6 +123,12 @@ def test_a_point_below_a_floor_takes_no_others_place() -> None:
     assert other.tied_with == (1,)  # the data do not tell it from the one that meets the floor
     free = front_points([confirmed(0, 0.3, 0.6, 1.0), confirmed(1, 0.4, 0.9, 0.3)], right(1.0, 1.0))
     assert [point.dominated for point in free] == [False, True]
+
+
+def test_a_task_comes_before_a_capability_of_its_name() -> None:
+    groups = {"digits_order": ("digits_read",), "reading": ("digits_read",)}
+    again = floors_of({"digits_order": 0.5, "reading": 0.9}, groups, DENSE)
+    assert [floor.tasks for floor in again] == [("digits_order",), ("digits_read",)]
 
 
 @pytest.mark.parametrize(

@@ -151,11 +151,13 @@ def read_floors(items: Sequence[str], searches: Sequence[Finished]) -> tuple[Flo
     for search in searches:
         known |= {name: tuple(tasks) for name, tasks in search.summary.groups.items()}
     known |= {task.name: (task.name,) for task in dense.tasks}
-    found = {
-        floor.name: floor
+    own = (
+        floor
         for search in searches
-        for floor in floors_of(search.summary.floors, search.summary.groups)
-    }
+        for floor in floors_of(search.summary.floors, search.summary.groups, search.dense)
+    )
+    # Of several searches with a floor of one name the highest holds, which comes last.
+    found = {floor.name: floor for floor in sorted(own, key=lambda floor: floor.least)}
     for name, text in parse_pairs(items, "--floor", "pope=0.9"):
         if name not in known:
             raise AutoPruneError(
