@@ -162,11 +162,11 @@ class _Reader:
         return int(self.splits.sources[self.of[place]].index.size[self.rows[place]])
 
     def parts(self, place: int) -> int:
-        """Return how many turns and images a row has."""
+        """Return how many turns and images a row has; a system message is one more."""
         index = self.splits.sources[self.of[place]].index
         row = self.rows[place]
         images = 0 if self.blind else int(index.offsets[row + 1] - index.offsets[row])
-        return int(index.turns[row]) + images
+        return int(index.turns[row]) + images + int(index.system[row])
 
     def row(self, place: int) -> tuple[int, int]:
         """Return a row's tokens, and how many of its turns fit."""
