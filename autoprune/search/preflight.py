@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from autoprune.search.settings import SearchSettings
 from autoprune.tracking.location import check_tracking, sqlite_path
 
 if TYPE_CHECKING:
+    from autoprune.data.lengths import Lengths
+    from autoprune.data.splits import DataSpec
     from autoprune.evaluation.tasks import TaskSpec
     from autoprune.models.loading import Inspected
 
@@ -131,17 +134,49 @@ def check_data(settings: SearchSettings, found: Inspected) -> None:
         AutoPruneError: an image that does not decode, rows that the model cannot read, or none
             that is short enough.
     """
-    data = settings.data_spec
-    if data is None or "processor" in found.lacks:
-        return
+    if settings.data_spec is not None and "processor" not in found.lacks:
+        data_lengths(settings.data_spec, found.directory)
+
+
+@lru_cache(maxsize=4)
+def data_lengths(data: DataSpec, directory: Path) -> Lengths:
+    """Read rows of a user's data as a model does, once a process; see ``lengths.measure``."""
     from autoprune.data.lengths import longest_of, measure
     from autoprune.data.sources.user import open_data
     from autoprune.models.families import wrapper_of
     from autoprune.models.loading import load_processor
+    from autoprune.pipeline.prepare import inspect
 
-    processor = load_processor(found.directory, wrapper_of(found.config).projector is not None)
-    longest = longest_of(found.config, data)
-    measure(open_data(data), found.config, processor, longest, rows=CHECKED_ROWS)
+    config = inspect(str(directory), outline=True).config
+    processor = load_processor(directory, wrapper_of(config).projector is not None)
+    longest = longest_of(config, data)
+    return measure(open_data(data), config, processor, longest, rows=CHECKED_ROWS)
+
+
+FEW_ROWS = 100
+"""Held-out rows to confirm on, below which a search says how few they are."""
+
+
+def data_notes(settings: SearchSettings, found: Inspected) -> list[str]:
+    """Return what is to be known of a user's data before it is used: rows too long, or too few."""
+    from autoprune.evaluation.held_out import asks_of_data
+    from autoprune.search.exams import tasks_of
+    from autoprune.zoo.splits import splits_of
+
+    data = settings.data_spec
+    if data is None:
+        return []
+    notes = []
+    if "processor" not in found.lacks and (line := data_lengths(data, found.directory).line):
+        notes.append(f"too long: {line}")
+    splits = splits_of(data)
+    if asks_of_data(tasks_of(settings)) and splits.size("confirm") < FEW_ROWS:
+        notes.append(
+            f"few questions: {splits.size('search'):,} held-out rows are asked in trials, "
+            f"{splits.size('confirm'):,} to confirm, so that intervals say little; give more rows, "
+            "or name --tasks"
+        )
+    return notes
 
 
 def check_problem(settings: SearchSettings, *, outline: bool = False) -> None:

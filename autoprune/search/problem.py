@@ -33,6 +33,7 @@ from autoprune.search.candidates.sizes import channel_multiple, kept_share, read
 from autoprune.search.exams import metric_notes, task_facts, tasks_of
 from autoprune.search.finish import Ending, finish
 from autoprune.search.knobs.space import Space
+from autoprune.search.preflight import data_notes
 from autoprune.search.records.stages import Forecast
 from autoprune.search.records.store import SearchStore
 from autoprune.search.settings import SearchSettings
@@ -85,7 +86,7 @@ def narrow_for(settings: SearchSettings, space: Space, dense: Inspected) -> Narr
     """Return the space that is worth sampling on a model that was inspected."""
     vision = wrapper_of(dense.config).projector is not None
     found = narrow(space, settings, dense.spec, working_precision(dense), vision, dense.config)
-    notes = (*found.notes, *metric_notes(tasks_of(settings)))
+    notes = (*found.notes, *metric_notes(tasks_of(settings)), *data_notes(settings, dense))
     return replace(found, notes=notes)
 
 

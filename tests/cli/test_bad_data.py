@@ -197,6 +197,23 @@ def test_bad_data_is_one_line(
     assert here == before
 
 
+def test_what_is_left_out_is_said_before_a_search_starts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = llava(tmp_path)
+    command = ["search", "--home", str(tmp_path / "home"), "--data", str(path), "--dry-run"]
+    command += ["--images", str(tmp_path / "images"), "--max-length", "26", "--json"]
+    assert run(command) == 0
+    notes = json.loads(capfd.readouterr().out)["space"]["notes"]
+    too_long, few = (
+        next(note for note in notes if note.startswith(f"{what}: "))
+        for what in ("too long", "few questions")
+    )
+    assert "longer than 26 tokens" in too_long
+    assert "left out" in too_long
+    assert "6 to confirm" in few
+
+
 def test_a_look_says_what_is_trained_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = llava(tmp_path)
     more = write_json(json.loads(path.read_text())[:30], tmp_path / "images" / "more.json")
