@@ -37,6 +37,16 @@ def test_the_table_fits_eighty_columns() -> None:
         assert word in text
 
 
+def test_a_usual_recipe_on_the_front_stands_in_the_table_once() -> None:
+    summary = fake_summary()
+    best = summary.front[-1].model_copy(update={"baseline": "paper-depth"})
+    kept = tuple(p for p in summary.points if p.trial != best.trial)
+    there = summary.model_copy(update={"points": (*kept, best), "baselines": (best,)})
+    text = shown(front_table(there), 160)
+    assert text.count("paper-depth") == 1
+    assert "usual recipes" not in text
+
+
 def test_bytes_and_bits_stand_in_the_table_where_they_are_the_objective() -> None:
     records = fake_trials()
     summary = fake_byte_summary(records)

@@ -359,6 +359,8 @@ def reason(found: Picked, lost: Lost) -> str:
         return f"keeps less than {rival.name}: {between}"
     adjective = _ADJECTIVES.get(found.cost, "smaller")
     theirs, mine = cost_words(found.cost, rival), cost_words(found.cost, own)
+    if theirs == mine:  # they differ by less than is shown
+        theirs, mine = (f"{one.entry.figures[found.cost]:,.9g}" for one in (rival, own))
     return f"ties with {rival.name} ({between}), which is {adjective}: {theirs} against {mine}"
 
 
