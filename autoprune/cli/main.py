@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 import tempfile
 import traceback
@@ -102,7 +103,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        full = isinstance(error, OSError) and error.errno in FULL
+        if full or os.strerror(errno.ENOSPC) in str(error):  # libraries have errors of their own
             print_error(f"{error}: free some space, and run the same command again")
             return STOPPED
         return _report_bug(error)

@@ -16,6 +16,7 @@ from autoprune.errors import AutoPruneError
 
 # Errors of the machine, not of this code: permission, read-only, full, over quota.
 _MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+NO_SPACE = "No space left on device"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
@@ -122,9 +123,16 @@ def written_whole(out: Path) -> Iterator[Path]:
             raise AutoPruneError(
                 f"output {out} was filled by someone else meanwhile: name another directory"
             ) from None
-        if isinstance(error, OSError) and error.errno in _MACHINE:
+        if reason := _machine_reason(error):
             raise AutoPruneError(
-                f"output {out} cannot be written ({error.strerror}): free some space or name "
-                "another directory"
+                f"output {out} cannot be written ({reason}): free some space or name another "
+                "directory"
             ) from None
         raise
+
+
+def _machine_reason(error: BaseException) -> str:
+    """Return why the machine does not write, empty for what is no error of the machine."""
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return error.strerror or str(error)
+    return NO_SPACE if NO_SPACE in str(error) else ""  # safetensors has an error of its own

@@ -135,6 +135,15 @@ def test_a_full_disk_is_no_bug(
     )
 
 
+def test_a_full_disk_in_a_librarys_words_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    _raise_from_spaces(monkeypatch, RuntimeError(said))
+    assert cli.run(["spaces"]) == 3
+    assert capsys.readouterr().err.endswith("free some space, and run the same command again\n")
+
+
 def test_ctrl_c_is_a_stop(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

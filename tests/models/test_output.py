@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from safetensors import SafetensorError
+
+from autoprune.errors import AutoPruneError
 from autoprune.models.output import scratch_prefix, sweep, written_whole
 
 
@@ -34,6 +39,26 @@ def test_what_the_killed_left_is_swept(tmp_path: Path) -> None:
         other.name,
     }
     assert (out / "whole").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+)
+def test_a_full_disk_leaves_nothing(error: Exception, tmp_path: Path) -> None:
+    def write() -> None:
+        with written_whole(tmp_path / "model") as work:
+            (work / "part").write_text("x")
+            raise error
+
+    with pytest.raises(AutoPruneError, match=r"No space left on device\): free some"):
+        write()
+    assert os.listdir(tmp_path) == []
 
 
 def test_nothing_is_swept_where_nothing_is(tmp_path: Path) -> None:

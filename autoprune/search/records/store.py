@@ -26,7 +26,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -91,6 +91,7 @@ class SearchStore:
         """
         if self.exists():
             self.check_same(settings)
+        missing = [p for p in (self.directory, *self.directory.parents) if not p.exists()]
         try:
             (self.directory / "trials").mkdir(parents=True, exist_ok=True)
             (self.directory / "rungs").mkdir(exist_ok=True)
@@ -99,6 +100,11 @@ class SearchStore:
                 space = load_space(settings.space)
                 self._write("space.json", space.model_dump_json(indent=2))
         except OSError as error:
+            if missing:
+                shutil.rmtree(self.directory, ignore_errors=True)
+            for place in missing[1:]:
+                with suppress(OSError):  # somebody else's by now
+                    place.rmdir()
             raise AutoPruneError(
                 f"cannot write to {self.directory} ({error.strerror}): "
                 "choose another directory by --home"
@@ -304,11 +310,15 @@ def _shown(value: Any) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that ``path`` holds either what it held or all of ``text``."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    try:
+        with part.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def part_of(checkpoint: Path) -> Path:

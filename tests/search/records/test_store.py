@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from autoprune.search.records.store import (
     find_searches,
     part_of,
     search_dir,
+    write_atomically,
 )
 from autoprune.search.settings import LATER, make_settings
 from autoprune.tracking.records.summary import SearchSummary
@@ -250,3 +252,18 @@ def test_a_dead_holders_lock_is_taken_over(content: str, tmp_path: Path) -> None
     with Lock(path, "it"):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
+
+
+def test_a_full_disk_leaves_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings({"name": "first", "home": tmp_path / "home"})
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(AutoPruneError, match=r"cannot write to .*first .No space left"):
+        SearchStore(search_dir(tmp_path / "home", "first")).open(settings)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "page.html", "text")
+    assert list(tmp_path.iterdir()) == []
