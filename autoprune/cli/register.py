@@ -45,8 +45,14 @@ def register(
     uri = tracking_uri or default_uri(place)
     out = console(as_json)
     with json_stdout(as_json):
-        out.print("read the checkpoint, and hand it to MLflow", style="dim")
-        made = registry.register(uri, checkpoint, name, alias=alias, home=place)
+        made = registry.register(
+            uri,
+            checkpoint,
+            name,
+            alias=alias,
+            home=place,
+            on_stage=lambda text: out.print(text, style="dim"),
+        )
     if as_json:
         print_json(made.to_dict())
     else:

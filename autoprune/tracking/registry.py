@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def register(
     alias: str = CHAMPION,
     tags: Mapping[str, str] | None = None,
     home: Path | None = None,
+    on_stage: Callable[[str], None] = lambda text: None,
 ) -> Registered:
     """Make an exported checkpoint a version of a registered model, and point an alias to it.
 
@@ -101,6 +102,7 @@ def register(
         tags: more tags for the version.
         home: directory for artifacts, where the store is a database without an experiment of
             AutoPrune's yet; by default the directory of a sqlite file.
+        on_stage: told what begins, once nothing typed is in the way.
 
     Raises:
         AutoPruneError: the directory is no such checkpoint, a name is not allowed, or the store
@@ -110,6 +112,7 @@ def register(
     check_alias(alias)
     exported = read_exported(Path(directory))
     check_tracking(tracking_uri)
+    on_stage("hand the checkpoint to MLflow")
     # More than a search's writer has: a server answers an upload when the file is stored.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", UPLOAD_SECONDS)
     quiet_environment()
