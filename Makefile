@@ -1,7 +1,8 @@
 # Two commands set everything up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
-# Processes that tests run in; each takes up to 3 GB.
+# Processes that tests run in; each takes up to 3 GB. One thread each: several wait for each other
+# on small models, where cores are short.
 TESTERS ?= 2
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
@@ -24,7 +25,7 @@ demo: setup
 	$(BIN)/autoprune search --budget 60% --trials 24 --name demo
 
 test: setup
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
