@@ -104,9 +104,24 @@ def start_ui(
             "`autoprune search`, or name its place with --home DIR"
         )
     check_tracking(uri)
-    port = _free_port(host, port)
+    while True:
+        ui = _launched(uri, home, host, taken := _free_port(host, port))
+        try:
+            _wait_until_up(ui, taken, timeout)
+        except AutoPruneError:
+            ui.close()
+            # Between the look and the server's start another one may have taken the port.
+            if port is None and not _is_free(host, taken):
+                continue
+            raise
+        except BaseException:
+            ui.close()
+            raise
+        return ui
+
+
+def _launched(uri: str, home: Path, host: str, port: int) -> MlflowUI:
     handle, name = tempfile.mkstemp(prefix="autoprune-ui-", suffix=".log")
-    log = Path(name)
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -121,13 +136,7 @@ def start_ui(
         start_new_session=True,  # Ctrl-C is ours; `close` ends the whole group
     )
     os.close(handle)
-    ui = MlflowUI(f"http://{_shown(host)}:{port}", process, log)
-    try:
-        _wait_until_up(ui, timeout)
-    except BaseException:
-        ui.close()
-        raise
-    return ui
+    return MlflowUI(f"http://{_shown(host)}:{port}", process, Path(name))
 
 
 def _command(uri: str, artifacts: str | None, host: str, port: int) -> list[str]:
@@ -228,7 +237,8 @@ def _shown(host: str) -> str:
     return "127.0.0.1" if host in ("0.0.0.0", "") else f"[{host}]" if ":" in host else host
 
 
-def _wait_until_up(ui: MlflowUI, timeout: float) -> None:
+def _wait_until_up(ui: MlflowUI, port: int, timeout: float) -> None:
+    """Wait until the server answers, and until it is this one that does."""
     deadline = time.monotonic() + timeout
     assert ui.process is not None
     while time.monotonic() < deadline:
@@ -236,12 +246,29 @@ def _wait_until_up(ui: MlflowUI, timeout: float) -> None:
             raise AutoPruneError(f"the MLflow UI did not start: {_tail(ui.log)}")
         try:
             with urllib.request.urlopen(f"{ui.url}/health", timeout=2):
-                return
+                if _listens(ui.process.pid, port):
+                    return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     raise AutoPruneError(
         f"the MLflow UI did not answer at {ui.url} within {timeout:g} s: {_tail(ui.log)}"
     )
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Say whether a process, or one that it started, listens at a port."""
+    import psutil
+
+    try:
+        server = psutil.Process(pid)
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for process in (server, *server.children(recursive=True))
+            for connection in process.net_connections(kind="tcp")
+        )
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _tail(log: Path | None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import re
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from autoprune.tracking.location import default_uri
 from autoprune.tracking.records.summary import LoggedSearch, SearchSummary
 from autoprune.tracking.records.trial import TrialRecord
 from autoprune.tracking.registry import register
-from autoprune.tracking.ui import _free_port, running_ui, start_ui
+from autoprune.tracking.ui import _free_port, _is_free, running_ui, start_ui
 from autoprune.tracking.writer import Writer
 
 # The assistant of MLflow's own takes a quarter of the screen on a first visit.
@@ -67,6 +69,42 @@ def test_the_next_free_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         taken = listener.getsockname()[1]
         monkeypatch.setattr("autoprune.tracking.ui.PORT", taken)
         assert taken < _free_port("127.0.0.1", None) < taken + 20
+
+
+@pytest.mark.slow
+def test_anothers_server_is_not_taken_for_ours(
+    home: Path, searched: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that start at once both see the port free; the later one must not show the other's."""
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = other.server_address[1]
+        looks: list[int] = []
+
+        def is_free(host: str, candidate: int) -> bool:
+            looks.append(candidate)
+            return looks == [port] or _is_free(host, candidate)
+
+        monkeypatch.setattr("autoprune.tracking.ui.PORT", port)
+        monkeypatch.setattr("autoprune.tracking.ui._is_free", is_free)
+        with running_ui(home) as ui:
+            assert looks.count(port) == 3  # free, taken when the server ended, taken
+            assert int(ui.url.rpartition(":")[2]) > port
+            assert ui.process is not None
+            assert ui.process.poll() is None
+        looks.clear()
+        with pytest.raises(AutoPruneError, match="did not start"):
+            start_ui(home, port=port)
+        other.shutdown()
 
 
 def test_a_server_that_cannot_start_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
